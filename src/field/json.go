@@ -1,0 +1,261 @@
+package field
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"math"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// maxDepth bounds how deep input may nest, so that no document can exhaust the stack of a recursive walk.
+const maxDepth = 64
+
+// AppendJSON appends v as JSON. Keys come sorted, numbers without a needless fraction; NaN and infinities, which JSON lacks,
+// become null.
+func AppendJSON(dst []byte, v Value) []byte {
+	switch v := v.(type) {
+	case nil:
+		return append(dst, "null"...)
+	case bool:
+		return strconv.AppendBool(dst, v)
+	case int64:
+		return strconv.AppendInt(dst, v, 10)
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return append(dst, "null"...)
+		}
+		return strconv.AppendFloat(dst, v, 'g', -1, 64)
+	case string:
+		return AppendString(dst, v)
+	case List:
+		dst = append(dst, '[')
+		for i := range v {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = AppendJSON(dst, v[i])
+		}
+		return append(dst, ']')
+	case Object:
+		dst = append(dst, '{')
+		for i := range v {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = AppendString(dst, v[i].Key)
+			dst = append(dst, ':')
+			dst = AppendJSON(dst, v[i].Value)
+		}
+		return append(dst, '}')
+	}
+	panic(fmt.Sprintf("field: %T is not a Value", v))
+}
+
+// AppendString appends s as a JSON string; bytes that are not UTF-8 become U+FFFD.
+func AppendString(dst []byte, s string) []byte {
+	plain := true
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			plain = false
+			break
+		}
+	}
+	if plain {
+		dst = append(dst, '"')
+		dst = append(dst, s...)
+		return append(dst, '"')
+	}
+	// The only error is invalid UTF-8, and then the replaced text has been appended all the same.
+	dst, _ = jsontext.AppendQuote(dst, s)
+	return dst
+}
+
+// MarshalJSON writes o with sorted keys; a nil Object is {}.
+func (o Object) MarshalJSON() ([]byte, error) { return AppendJSON(nil, o), nil }
+
+// UnmarshalJSON reads an object; null leaves an empty one.
+func (o *Object) UnmarshalJSON(data []byte) error {
+	v, err := ParseJSON(data)
+	if err != nil {
+		return err
+	}
+	switch v := v.(type) {
+	case nil:
+		*o = nil
+	case Object:
+		*o = v
+	default:
+		return fmt.Errorf("%w: %s", ErrNotObject, data[:min(len(data), 32)])
+	}
+	return nil
+}
+
+// ParseJSON reads exactly one JSON value.
+func ParseJSON(data []byte) (Value, error) {
+	dec := NewJSON(bytes.NewBuffer(data))
+	v, err := NewDecoder().Value(dec)
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	if _, err := dec.ReadToken(); err != io.EOF {
+		return nil, errors.New("unexpected text after the JSON value")
+	}
+	return v, nil
+}
+
+// NewJSON returns a token reader that takes what real clients send: duplicate names (the last one wins) and bytes that are not
+// UTF-8 (replaced).
+func NewJSON(r io.Reader) *jsontext.Decoder {
+	return jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+}
+
+// Decoder reads Values from a token stream. Short strings that repeat – keys, types, states – are stored once, in a table of
+// fixed size. A Decoder belongs to one goroutine.
+type Decoder struct {
+	seed    maphash.Seed
+	strings [1024]Value // direct-mapped: a collision costs a copy, never memory
+	scratch []Entry
+	buf     []byte
+}
+
+// NewDecoder returns an empty Decoder.
+func NewDecoder() *Decoder { return &Decoder{seed: maphash.MakeSeed()} }
+
+// Value reads the next value of dec. Integers up to 64 bits are exact; whole floats become int64.
+func (d *Decoder) Value(dec *jsontext.Decoder) (Value, error) { return d.value(dec, 0) }
+
+func (d *Decoder) value(dec *jsontext.Decoder, depth int) (Value, error) {
+	if depth > maxDepth {
+		return nil, fmt.Errorf("JSON nests deeper than %d levels", maxDepth)
+	}
+	switch dec.PeekKind() {
+	case '{':
+		return d.object(dec, depth)
+	case '[':
+		if _, err := dec.ReadToken(); err != nil {
+			return nil, err
+		}
+		list := List{}
+		for dec.PeekKind() != ']' {
+			v, err := d.value(dec, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, v)
+		}
+		_, err := dec.ReadToken()
+		return list, err
+	case '"':
+		return d.str(dec)
+	case '0':
+		raw, err := dec.ReadValue()
+		if err != nil {
+			return nil, err
+		}
+		return parseNumber(raw)
+	}
+	tok, err := dec.ReadToken()
+	if err != nil {
+		return nil, err
+	}
+	switch tok.Kind() {
+	case 't':
+		return true, nil
+	case 'f':
+		return false, nil
+	case 'n':
+		return nil, nil
+	}
+	return nil, fmt.Errorf("unexpected JSON token %s", tok.Kind())
+}
+
+func (d *Decoder) object(dec *jsontext.Decoder, depth int) (Value, error) {
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, err
+	}
+	base := len(d.scratch)
+	defer func() {
+		clear(d.scratch[base:])
+		d.scratch = d.scratch[:base]
+	}()
+	for dec.PeekKind() != '}' {
+		key, err := d.Text(dec)
+		if err != nil {
+			return nil, err
+		}
+		v, err := d.value(dec, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		d.scratch = append(d.scratch, Entry{key, v})
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, err
+	}
+	o := make(Object, len(d.scratch)-base)
+	copy(o, d.scratch[base:])
+	return sorted(o), nil
+}
+
+// Text reads a JSON string, stored once when it repeats.
+func (d *Decoder) Text(dec *jsontext.Decoder) (string, error) {
+	v, err := d.str(dec)
+	if err != nil {
+		return "", err
+	}
+	return v.(string), nil
+}
+
+func (d *Decoder) str(dec *jsontext.Decoder) (Value, error) {
+	raw, err := dec.ReadValue()
+	if err != nil {
+		return nil, err
+	}
+	if raw.Kind() != '"' {
+		return nil, fmt.Errorf("expected a JSON string, found %.32s", raw)
+	}
+	text := []byte(raw[1 : len(raw)-1])
+	if bytes.IndexByte(text, '\\') >= 0 || !utf8.Valid(text) {
+		d.buf, err = jsontext.AppendUnquote(d.buf[:0], raw)
+		if err != nil && !utf8.Valid(d.buf) {
+			return nil, err
+		}
+		text = d.buf
+	}
+	return d.intern(text), nil
+}
+
+// internLimit is the longest text worth a slot: identifiers are longer, and mostly unique.
+const internLimit = 32
+
+func (d *Decoder) intern(text []byte) Value {
+	if len(text) > internLimit {
+		return string(text)
+	}
+	slot := &d.strings[maphash.Bytes(d.seed, text)%uint64(len(d.strings))]
+	if s, ok := (*slot).(string); ok && s == string(text) {
+		return *slot
+	}
+	*slot = string(text)
+	return *slot
+}
+
+func parseNumber(raw []byte) (Value, error) {
+	if n, err := strconv.ParseInt(string(raw), 10, 64); err == nil {
+		return n, nil
+	}
+	f, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil {
+		return nil, fmt.Errorf("number %.40s: %w", raw, err)
+	}
+	return number(f), nil
+}

@@ -1,0 +1,217 @@
+package graph
+
+import (
+	"slices"
+
+	"skydive/src/field"
+)
+
+// indexed lists the fields that have an index: what people and probes look nodes up by.
+var indexed = [...]string{"Name", "Type", "TID", "MAC", "@Host", "@Origin"}
+
+// state is the whole graph as persistent structures: a copy of the struct, with the epoch raised in the original, is a snapshot.
+//
+// Nodes live in numbered slots, so that an index is a set of small numbers and a scan walks memory in order.
+type state struct {
+	epoch      uint64 // structures stamped with it may be changed in place
+	pages      []*page
+	pagesEpoch uint64
+	slots      trie[uint32] // node ID → slot
+	edges      trie[*Edge]
+	index      [len(indexed)]trie[slotSet]
+}
+
+const pageSlots = 256
+
+type page struct {
+	epoch uint64
+	at    [pageSlots]*vertex
+}
+
+// vertex is a node with its edges.
+type vertex struct {
+	epoch   uint64
+	node    *Node
+	out, in edgeSet
+}
+
+// edgeSet holds the edges of one side of a node: a slice while few, a trie by ID for the hubs.
+type edgeSet struct {
+	few  []*Edge
+	many *trie[*Edge]
+}
+
+const fewEdges = 64
+
+func (s *edgeSet) add(epoch uint64, e *Edge) {
+	if s.many == nil && len(s.few) < fewEdges {
+		s.few = insert(s.few, len(s.few), e)
+		return
+	}
+	if s.many == nil {
+		s.many = new(trie[*Edge])
+		for _, f := range s.few {
+			s.many.set(epoch, f.ID, f)
+		}
+		s.few = nil
+	}
+	s.many.set(epoch, e.ID, e)
+}
+
+func (s *edgeSet) drop(epoch uint64, id string) {
+	if s.many != nil {
+		s.many.delete(epoch, id)
+		return
+	}
+	if i := slices.IndexFunc(s.few, func(e *Edge) bool { return e.ID == id }); i >= 0 {
+		s.few = remove(s.few, i)
+	}
+}
+
+func (s *edgeSet) replace(epoch uint64, e *Edge) {
+	if s.many != nil {
+		s.many.set(epoch, e.ID, e)
+		return
+	}
+	if i := slices.IndexFunc(s.few, func(o *Edge) bool { return o.ID == e.ID }); i >= 0 {
+		s.few[i] = e
+	}
+}
+
+func (s *edgeSet) all(yield func(*Edge) bool) bool {
+	if s.many != nil {
+		return s.many.all(func(_ string, e *Edge) bool { return yield(e) })
+	}
+	for _, e := range s.few {
+		if !yield(e) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *edgeSet) clone() edgeSet {
+	c := edgeSet{few: slices.Clone(s.few)}
+	if s.many != nil {
+		many := *s.many
+		c.many = &many
+	}
+	return c
+}
+
+func (s *state) vertex(id string) *vertex {
+	slot, ok := s.slots.get(id)
+	if !ok {
+		return nil
+	}
+	return s.pages[slot/pageSlots].at[slot%pageSlots]
+}
+
+// put stores v in slot, copying what older snapshots share.
+func (s *state) put(slot uint32, v *vertex) {
+	if s.pagesEpoch != s.epoch {
+		s.pages = slices.Clone(s.pages)
+		s.pagesEpoch = s.epoch
+	}
+	i := int(slot / pageSlots)
+	if i == len(s.pages) {
+		s.pages = append(s.pages, &page{epoch: s.epoch})
+	}
+	if s.pages[i].epoch != s.epoch {
+		s.pages[i] = &page{epoch: s.epoch, at: s.pages[i].at}
+	}
+	s.pages[i].at[slot%pageSlots] = v
+}
+
+// own returns the vertex of an existing node, ready to be changed in place.
+func (s *state) own(id string) *vertex {
+	slot, _ := s.slots.get(id)
+	v := s.pages[slot/pageSlots].at[slot%pageSlots]
+	if v.epoch != s.epoch {
+		v = &vertex{epoch: s.epoch, node: v.node, out: v.out.clone(), in: v.in.clone()}
+		s.put(slot, v)
+	}
+	return v
+}
+
+func (s *state) addNode(slot uint32, n *Node) {
+	s.slots.set(s.epoch, n.ID, slot)
+	s.put(slot, &vertex{epoch: s.epoch, node: n})
+	s.reindex(slot, nil, n)
+}
+
+// dropNode removes a node that has no edges left, and returns its slot.
+func (s *state) dropNode(id string) uint32 {
+	slot, _ := s.slots.get(id)
+	s.reindex(slot, s.vertex(id).node, nil)
+	s.slots.delete(s.epoch, id)
+	s.put(slot, nil)
+	return slot
+}
+
+func (s *state) replaceNode(n *Node) {
+	slot, _ := s.slots.get(n.ID)
+	v := s.own(n.ID)
+	old := v.node
+	v.node = n
+	s.reindex(slot, old, n)
+}
+
+func (s *state) addEdge(e *Edge) {
+	s.edges.set(s.epoch, e.ID, e)
+	s.own(e.Parent).out.add(s.epoch, e)
+	s.own(e.Child).in.add(s.epoch, e)
+}
+
+func (s *state) dropEdge(e *Edge) {
+	s.edges.delete(s.epoch, e.ID)
+	s.own(e.Parent).out.drop(s.epoch, e.ID)
+	s.own(e.Child).in.drop(s.epoch, e.ID)
+}
+
+func (s *state) replaceEdge(e *Edge) {
+	s.edges.set(s.epoch, e.ID, e)
+	s.own(e.Parent).out.replace(s.epoch, e)
+	s.own(e.Child).in.replace(s.epoch, e)
+}
+
+// reindex moves slot from the index entries of old to those of new; either may be nil.
+func (s *state) reindex(slot uint32, old, new *Node) {
+	for i, key := range indexed {
+		var before, after field.Value
+		if old != nil {
+			before, _ = old.Field(key)
+		}
+		if new != nil {
+			after, _ = new.Field(key)
+		}
+		if field.Equal(before, after) {
+			continue
+		}
+		t := &s.index[i]
+		eachText(before, func(text string) {
+			set, _ := t.get(text)
+			if set = set.drop(s.epoch, slot); set.n == 0 {
+				t.delete(s.epoch, text)
+			} else {
+				t.set(s.epoch, text, set)
+			}
+		})
+		eachText(after, func(text string) {
+			set, _ := t.get(text)
+			t.set(s.epoch, text, set.add(s.epoch, slot))
+		})
+	}
+}
+
+// eachText calls f for the text in v: itself, or the elements of a list, as predicates see it.
+func eachText(v field.Value, f func(string)) {
+	switch v := v.(type) {
+	case string:
+		f(v)
+	case field.List:
+		for _, item := range v {
+			eachText(item, f)
+		}
+	}
+}

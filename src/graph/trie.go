@@ -1,0 +1,207 @@
+package graph
+
+import (
+	"hash/maphash"
+	"math/bits"
+)
+
+// trie is a persistent hash map from text to V: a copy of the struct is a snapshot that later changes do not touch.
+//
+// Each branch carries the epoch in which it was made. A change made in the same epoch works in place; a change in a later one
+// copies the branches on its path first. Taking a snapshot therefore costs one increment of the epoch (see Graph), and a burst of
+// changes between two snapshots costs hardly more than a plain map.
+type trie[V any] struct {
+	root *branch[V]
+	n    int
+}
+
+const (
+	trieBits = 5
+	trieMask = 1<<trieBits - 1
+	maxShift = 60 // hash bits used before equal hashes are kept in one list
+)
+
+type branch[V any] struct {
+	epoch    uint64
+	leafMap  uint32 // which of the 32 places hold a leaf
+	childMap uint32 // which hold a branch
+	leaves   []leaf[V]
+	children []*branch[V]
+}
+
+type leaf[V any] struct {
+	key string
+	val V
+}
+
+// trieSeed is fixed for the process: snapshots of several graphs may be compared and walked alike.
+var trieSeed = maphash.MakeSeed()
+
+func (t *trie[V]) get(key string) (v V, ok bool) {
+	b := t.root
+	if b == nil {
+		return v, false
+	}
+	h := maphash.String(trieSeed, key)
+	for shift := 0; ; shift += trieBits {
+		if shift > maxShift {
+			for i := range b.leaves {
+				if b.leaves[i].key == key {
+					return b.leaves[i].val, true
+				}
+			}
+			return v, false
+		}
+		bit := uint32(1) << (h >> shift & trieMask)
+		if b.leafMap&bit != 0 {
+			if l := &b.leaves[bits.OnesCount32(b.leafMap&(bit-1))]; l.key == key {
+				return l.val, true
+			}
+			return v, false
+		}
+		if b.childMap&bit == 0 {
+			return v, false
+		}
+		b = b.children[bits.OnesCount32(b.childMap&(bit-1))]
+	}
+}
+
+// set stores v under key, in place where the epoch allows.
+func (t *trie[V]) set(epoch uint64, key string, v V) {
+	if t.root == nil {
+		t.root = &branch[V]{epoch: epoch}
+	}
+	var added bool
+	t.root, added = t.root.set(epoch, maphash.String(trieSeed, key), 0, key, v)
+	if added {
+		t.n++
+	}
+}
+
+// delete removes key, if it is there.
+func (t *trie[V]) delete(epoch uint64, key string) {
+	if _, ok := t.get(key); !ok {
+		return
+	}
+	t.root = t.root.delete(epoch, maphash.String(trieSeed, key), 0, key)
+	t.n--
+}
+
+// all calls yield for each entry until it returns false.
+func (t *trie[V]) all(yield func(string, V) bool) bool {
+	return t.root == nil || t.root.all(yield)
+}
+
+func (b *branch[V]) all(yield func(string, V) bool) bool {
+	for i := range b.leaves {
+		if !yield(b.leaves[i].key, b.leaves[i].val) {
+			return false
+		}
+	}
+	for _, c := range b.children {
+		if !c.all(yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// own returns b itself when it belongs to epoch, else a copy that does.
+func (b *branch[V]) own(epoch uint64) *branch[V] {
+	if b.epoch == epoch {
+		return b
+	}
+	c := &branch[V]{epoch: epoch, leafMap: b.leafMap, childMap: b.childMap}
+	c.leaves = append(make([]leaf[V], 0, len(b.leaves)+1), b.leaves...)
+	c.children = append(make([]*branch[V], 0, len(b.children)), b.children...)
+	return c
+}
+
+func (b *branch[V]) set(epoch, hash uint64, shift int, key string, v V) (*branch[V], bool) {
+	b = b.own(epoch)
+	if shift > maxShift {
+		for i := range b.leaves {
+			if b.leaves[i].key == key {
+				b.leaves[i].val = v
+				return b, false
+			}
+		}
+		b.leaves = append(b.leaves, leaf[V]{key, v})
+		return b, true
+	}
+	bit := uint32(1) << (hash >> shift & trieMask)
+	at := bits.OnesCount32(b.childMap & (bit - 1))
+	if b.childMap&bit != 0 {
+		child, added := b.children[at].set(epoch, hash, shift+trieBits, key, v)
+		b.children[at] = child
+		return b, added
+	}
+	i := bits.OnesCount32(b.leafMap & (bit - 1))
+	if b.leafMap&bit == 0 {
+		b.leafMap |= bit
+		b.leaves = insert(b.leaves, i, leaf[V]{key, v})
+		return b, true
+	}
+	if b.leaves[i].key == key {
+		b.leaves[i].val = v
+		return b, false
+	}
+	// Two keys want the place: both move one level down.
+	old := b.leaves[i]
+	child := &branch[V]{epoch: epoch}
+	child, _ = child.set(epoch, maphash.String(trieSeed, old.key), shift+trieBits, old.key, old.val)
+	child, _ = child.set(epoch, hash, shift+trieBits, key, v)
+	b.leafMap &^= bit
+	b.leaves = remove(b.leaves, i)
+	b.childMap |= bit
+	b.children = insert(b.children, at, child)
+	return b, true
+}
+
+func (b *branch[V]) delete(epoch, hash uint64, shift int, key string) *branch[V] {
+	b = b.own(epoch)
+	if shift > maxShift {
+		for i := range b.leaves {
+			if b.leaves[i].key == key {
+				b.leaves = remove(b.leaves, i)
+				break
+			}
+		}
+	} else if bit := uint32(1) << (hash >> shift & trieMask); b.leafMap&bit != 0 {
+		b.leaves = remove(b.leaves, bits.OnesCount32(b.leafMap&(bit-1)))
+		b.leafMap &^= bit
+	} else {
+		at := bits.OnesCount32(b.childMap & (bit - 1))
+		child := b.children[at].delete(epoch, hash, shift+trieBits, key)
+		if child != nil {
+			b.children[at] = child
+			return b
+		}
+		b.children = remove(b.children, at)
+		b.childMap &^= bit
+	}
+	if len(b.leaves) == 0 && len(b.children) == 0 {
+		return nil
+	}
+	return b
+}
+
+// insert puts v at i; it grows by small steps, since most branches hold only a few entries.
+func insert[T any](s []T, i int, v T) []T {
+	if len(s) == cap(s) {
+		grown := make([]T, len(s), len(s)+1+len(s)/2)
+		copy(grown, s)
+		s = grown
+	}
+	s = append(s, v)
+	copy(s[i+1:], s[i:])
+	s[i] = v
+	return s
+}
+
+func remove[T any](s []T, i int) []T {
+	var zero T
+	copy(s[i:], s[i+1:])
+	s[len(s)-1] = zero
+	return s[:len(s)-1]
+}
