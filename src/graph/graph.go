@@ -72,8 +72,6 @@ func (g *Graph) Update(source string, fn func(*Tx) error) error {
 	defer func() {
 		if !committed { // an error, or a panic of fn: the graph stays whole
 			tx.undo()
-		}
-		if len(tx.changes) > 0 {
 			g.last.Store(nil)
 		}
 	}()
@@ -88,6 +86,7 @@ func (g *Graph) Update(source string, fn func(*Tx) error) error {
 	committed = true
 	if len(tx.changes) > 0 {
 		g.seq++
+		g.last.Store(nil) // before anybody hears of the commit and asks for the graph after it
 		g.publish(&Commit{Seq: g.seq, Source: source, Changes: tx.changes})
 	}
 	return nil

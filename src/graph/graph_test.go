@@ -116,6 +116,22 @@ func TestASlowSubscriberIsToldThatItLostEvents(t *testing.T) {
 	sub.Close()
 }
 
+func TestASnapshotTakenOnAnEventShowsIt(t *testing.T) {
+	g := New(Options{})
+	sub, _ := g.Subscribe(1000)
+	go func() {
+		defer sub.Close()
+		for i := range 1000 {
+			g.Update("", func(tx *Tx) error { return tx.AddNode(node(fmt.Sprint(i))) })
+		}
+	}()
+	for c := range sub.C() {
+		if id := c.Changes[0].Node.ID; g.Snapshot().Node(id) == nil {
+			t.Fatalf("node %s is not in the graph yet", id)
+		}
+	}
+}
+
 func TestHooksSeeAndExtendTheTransaction(t *testing.T) {
 	g := New(Options{Hooks: []func(*Tx){func(tx *Tx) {
 		for _, c := range tx.Changes() {
@@ -227,6 +243,15 @@ func check(t *testing.T, v View) {
 		for e := range v.Out(n.ID) {
 			if e.Parent != n.ID || v.Edge(e.ID) != e {
 				t.Errorf("edge %s is wrongly among those out of %s", e.ID, n.ID)
+			}
+		}
+		slot, ok := v.Slot(n.ID)
+		if !ok || v.At(slot) != n {
+			t.Errorf("slot %d of %s holds %v", slot, n.ID, v.At(slot))
+		}
+		for e, far := range v.Around(slot) {
+			if id := v.At(far).ID; e.Parent+e.Child != n.ID+id && e.Parent+e.Child != id+n.ID {
+				t.Errorf("edge %s from %s leads to slot %d, which holds %s", e.ID, n.ID, far, id)
 			}
 		}
 	}

@@ -37,25 +37,31 @@ type vertex struct {
 
 // edgeSet holds the edges of one side of a node: a slice while few, a trie by ID for the hubs.
 type edgeSet struct {
-	few  []*Edge
-	many *trie[*Edge]
+	few  []halfEdge
+	many *trie[halfEdge]
+}
+
+// halfEdge is an edge seen from one of its nodes; the slot of the other saves walks through the graph from looking it up by ID.
+type halfEdge struct {
+	edge *Edge
+	far  uint32
 }
 
 const fewEdges = 64
 
-func (s *edgeSet) add(epoch uint64, e *Edge) {
+func (s *edgeSet) add(epoch uint64, h halfEdge) {
 	if s.many == nil && len(s.few) < fewEdges {
-		s.few = insert(s.few, len(s.few), e)
+		s.few = insert(s.few, len(s.few), h)
 		return
 	}
 	if s.many == nil {
-		s.many = new(trie[*Edge])
+		s.many = new(trie[halfEdge])
 		for _, f := range s.few {
-			s.many.set(epoch, f.ID, f)
+			s.many.set(epoch, f.edge.ID, f)
 		}
 		s.few = nil
 	}
-	s.many.set(epoch, e.ID, e)
+	s.many.set(epoch, h.edge.ID, h)
 }
 
 func (s *edgeSet) drop(epoch uint64, id string) {
@@ -63,27 +69,27 @@ func (s *edgeSet) drop(epoch uint64, id string) {
 		s.many.delete(epoch, id)
 		return
 	}
-	if i := slices.IndexFunc(s.few, func(e *Edge) bool { return e.ID == id }); i >= 0 {
+	if i := slices.IndexFunc(s.few, func(h halfEdge) bool { return h.edge.ID == id }); i >= 0 {
 		s.few = remove(s.few, i)
 	}
 }
 
-func (s *edgeSet) replace(epoch uint64, e *Edge) {
+func (s *edgeSet) replace(epoch uint64, h halfEdge) {
 	if s.many != nil {
-		s.many.set(epoch, e.ID, e)
+		s.many.set(epoch, h.edge.ID, h)
 		return
 	}
-	if i := slices.IndexFunc(s.few, func(o *Edge) bool { return o.ID == e.ID }); i >= 0 {
-		s.few[i] = e
+	if i := slices.IndexFunc(s.few, func(o halfEdge) bool { return o.edge.ID == h.edge.ID }); i >= 0 {
+		s.few[i] = h
 	}
 }
 
-func (s *edgeSet) all(yield func(*Edge) bool) bool {
+func (s *edgeSet) all(yield func(halfEdge) bool) bool {
 	if s.many != nil {
-		return s.many.all(func(_ string, e *Edge) bool { return yield(e) })
+		return s.many.all(func(_ string, h halfEdge) bool { return yield(h) })
 	}
-	for _, e := range s.few {
-		if !yield(e) {
+	for _, h := range s.few {
+		if !yield(h) {
 			return false
 		}
 	}
@@ -104,8 +110,10 @@ func (s *state) vertex(id string) *vertex {
 	if !ok {
 		return nil
 	}
-	return s.pages[slot/pageSlots].at[slot%pageSlots]
+	return s.at(slot)
 }
+
+func (s *state) at(slot uint32) *vertex { return s.pages[slot/pageSlots].at[slot%pageSlots] }
 
 // put stores v in slot, copying what older snapshots share.
 func (s *state) put(slot uint32, v *vertex) {
@@ -123,10 +131,9 @@ func (s *state) put(slot uint32, v *vertex) {
 	s.pages[i].at[slot%pageSlots] = v
 }
 
-// own returns the vertex of an existing node, ready to be changed in place.
-func (s *state) own(id string) *vertex {
-	slot, _ := s.slots.get(id)
-	v := s.pages[slot/pageSlots].at[slot%pageSlots]
+// own returns the vertex of a slot in use, ready to be changed in place.
+func (s *state) own(slot uint32) *vertex {
+	v := s.at(slot)
 	if v.epoch != s.epoch {
 		v = &vertex{epoch: s.epoch, node: v.node, out: v.out.clone(), in: v.in.clone()}
 		s.put(slot, v)
@@ -151,7 +158,7 @@ func (s *state) dropNode(id string) uint32 {
 
 func (s *state) replaceNode(n *Node) {
 	slot, _ := s.slots.get(n.ID)
-	v := s.own(n.ID)
+	v := s.own(slot)
 	old := v.node
 	v.node = n
 	s.reindex(slot, old, n)
@@ -159,20 +166,30 @@ func (s *state) replaceNode(n *Node) {
 
 func (s *state) addEdge(e *Edge) {
 	s.edges.set(s.epoch, e.ID, e)
-	s.own(e.Parent).out.add(s.epoch, e)
-	s.own(e.Child).in.add(s.epoch, e)
+	parent, child := s.ends(e)
+	s.own(parent).out.add(s.epoch, halfEdge{e, child})
+	s.own(child).in.add(s.epoch, halfEdge{e, parent})
+}
+
+// ends returns the slots of the nodes of an edge.
+func (s *state) ends(e *Edge) (parent, child uint32) {
+	parent, _ = s.slots.get(e.Parent)
+	child, _ = s.slots.get(e.Child)
+	return parent, child
 }
 
 func (s *state) dropEdge(e *Edge) {
 	s.edges.delete(s.epoch, e.ID)
-	s.own(e.Parent).out.drop(s.epoch, e.ID)
-	s.own(e.Child).in.drop(s.epoch, e.ID)
+	parent, child := s.ends(e)
+	s.own(parent).out.drop(s.epoch, e.ID)
+	s.own(child).in.drop(s.epoch, e.ID)
 }
 
 func (s *state) replaceEdge(e *Edge) {
 	s.edges.set(s.epoch, e.ID, e)
-	s.own(e.Parent).out.replace(s.epoch, e)
-	s.own(e.Child).in.replace(s.epoch, e)
+	parent, child := s.ends(e)
+	s.own(parent).out.replace(s.epoch, halfEdge{e, child})
+	s.own(child).in.replace(s.epoch, halfEdge{e, parent})
 }
 
 // reindex moves slot from the index entries of old to those of new; either may be nil.

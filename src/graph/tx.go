@@ -166,7 +166,7 @@ func (t *Tx) DeleteNode(id string, at Time) error {
 		at = t.Now()
 	}
 	var edges []*Edge
-	collect := func(e *Edge) bool { edges = append(edges, e); return true }
+	collect := func(h halfEdge) bool { edges = append(edges, h.edge); return true }
 	x.out.all(collect)
 	x.in.all(collect)
 	for _, e := range edges {

@@ -38,7 +38,7 @@ func (v View) EdgeCount() int { return v.s.edges.n }
 func (v View) Out(id string) iter.Seq[*Edge] {
 	return func(yield func(*Edge) bool) {
 		if x := v.s.vertex(id); x != nil {
-			x.out.all(yield)
+			x.out.all(func(h halfEdge) bool { return yield(h.edge) })
 		}
 	}
 }
@@ -47,7 +47,37 @@ func (v View) Out(id string) iter.Seq[*Edge] {
 func (v View) In(id string) iter.Seq[*Edge] {
 	return func(yield func(*Edge) bool) {
 		if x := v.s.vertex(id); x != nil {
-			x.in.all(yield)
+			x.in.all(func(h halfEdge) bool { return yield(h.edge) })
+		}
+	}
+}
+
+// Slot numbers a node within one View. Long walks use slots instead of identifiers: arrays by slot instead of maps, and no look-ups.
+type Slot uint32
+
+// Slots is above every slot of the view.
+func (v View) Slots() int { return len(v.s.pages) * pageSlots }
+
+// Slot returns the slot of a node.
+func (v View) Slot(id string) (Slot, bool) {
+	slot, ok := v.s.slots.get(id)
+	return Slot(slot), ok
+}
+
+// At returns the node in a slot, or nil.
+func (v View) At(s Slot) *Node {
+	if x := v.s.at(uint32(s)); x != nil {
+		return x.node
+	}
+	return nil
+}
+
+// Around yields the edges of the node in a slot, first those out of it, then those into it, each with the slot of its other end.
+func (v View) Around(s Slot) iter.Seq2[*Edge, Slot] {
+	return func(yield func(*Edge, Slot) bool) {
+		if x := v.s.at(uint32(s)); x != nil {
+			each := func(h halfEdge) bool { return yield(h.edge, Slot(h.far)) }
+			_ = x.out.all(each) && x.in.all(each)
 		}
 	}
 }
@@ -76,7 +106,7 @@ func (v View) Nodes(f field.Filter) iter.Seq[*Node] {
 			return
 		}
 		plan.set.all(func(slot uint32) bool {
-			x := v.s.pages[slot/pageSlots].at[slot%pageSlots]
+			x := v.s.at(slot)
 			return !plan.rest.Match(x.node) || yield(x.node)
 		})
 	}
