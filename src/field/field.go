@@ -32,8 +32,14 @@ type Entry struct {
 // returns a new one, so that snapshots and goroutines may share it without a lock.
 type Object []Entry
 
-// ErrNotObject tells that a dotted path runs through a value that has no keys.
-var ErrNotObject = errors.New("not an object")
+// Reasons why a value cannot be set.
+var (
+	ErrNotObject = errors.New("not an object")                          // the path runs through a value that has no keys
+	ErrTooDeep   = fmt.Errorf("nested deeper than %d levels", maxDepth) // decoders would refuse it
+)
+
+// maxDepth bounds how deep values nest, so that no input can exhaust the stack of a recursive walk.
+const maxDepth = 64
 
 // Normalize turns a Go value into a Value: every integer type becomes int64, whole floats become int64 (as JSON numbers of the
 // public Skydive do), times become milliseconds since the epoch, maps with string keys become Objects and slices Lists.
@@ -210,18 +216,20 @@ func descend(v Value, path string) (Value, bool) {
 		return v.Lookup(path)
 	case List:
 		var found List
+		some := false
 		for _, item := range v {
 			sub, ok := descend(item, path)
 			if !ok {
 				continue
 			}
+			some = true
 			if l, isList := sub.(List); isList {
 				found = append(found, l...)
 			} else {
 				found = append(found, sub)
 			}
 		}
-		if found != nil {
+		if some {
 			return found, true
 		}
 	}
@@ -242,10 +250,40 @@ func (o Object) Int(path string) (int64, bool) {
 	return n, ok
 }
 
-// Set returns a copy of o in which the dotted path holds v, creating the objects that are missing on the way. It returns
-// ErrNotObject when a value on the way has no keys; o is then returned unchanged.
+// Set returns a copy of o in which the dotted path holds v, creating the objects that are missing on the way; a key that is the
+// whole path, dots included, goes first, as in Lookup. It returns ErrNotObject when a value on the way has no keys, ErrTooDeep
+// when v would be nested too deep; o is then returned unchanged.
 func (o Object) Set(path string, v Value) (Object, error) {
-	key, rest, nested := strings.Cut(path, ".")
+	if shallow(v, maxDepth-strings.Count(path, ".")-1) {
+		return o.set(path, v)
+	}
+	return o, ErrTooDeep
+}
+
+// shallow tells whether v nests at most levels deep.
+func shallow(v Value, levels int) bool {
+	if levels < 0 {
+		return false
+	}
+	switch v := v.(type) {
+	case Object:
+		for i := range v {
+			if !shallow(v[i].Value, levels-1) {
+				return false
+			}
+		}
+	case List:
+		for i := range v {
+			if !shallow(v[i], levels-1) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (o Object) set(path string, v Value) (Object, error) {
+	key, rest, nested := o.step(path)
 	i, ok := o.find(key)
 	if nested {
 		var child Object
@@ -254,7 +292,7 @@ func (o Object) Set(path string, v Value) (Object, error) {
 				return o, fmt.Errorf("set %q: %q is %w", path, key, ErrNotObject)
 			}
 		}
-		sub, err := child.Set(rest, v)
+		sub, err := child.set(rest, v)
 		if err != nil {
 			return o, err
 		}
@@ -270,10 +308,18 @@ func (o Object) Set(path string, v Value) (Object, error) {
 	return out, nil
 }
 
+// step splits a path into a key of o and the path below it.
+func (o Object) step(path string) (key, rest string, nested bool) {
+	if _, ok := o.find(path); ok {
+		return path, "", false
+	}
+	return strings.Cut(path, ".")
+}
+
 // Delete returns a copy of o without the dotted path; objects that become empty on the way go too. A path that does not exist
 // changes nothing.
 func (o Object) Delete(path string) Object {
-	key, rest, nested := strings.Cut(path, ".")
+	key, rest, nested := o.step(path)
 	i, ok := o.find(key)
 	if !ok {
 		return o

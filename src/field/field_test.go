@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -153,6 +154,11 @@ func TestPredicates(t *testing.T) {
 		{"lt", Lt{5}, int64(4), true, true}, {"lt text", Lt{5}, "4", true, true}, {"lt word", Lt{5}, "four", true, false},
 		{"gt list", Gt{5}, List{int64(1), int64(9)}, true, true}, {"lte", Lte{5}, int64(5), true, true}, {"gte", Gte{5}, 4.9, true, false},
 		{"inside", Inside{1, 3}, int64(1), true, false}, {"between", Between{1, 3}, int64(1), true, true}, {"between end", Between{1, 3}, int64(3), true, false},
+		{"number as text", Eq{int64(1500)}, "1500", true, true}, {"float as text", Eq{1234567.5}, "1234567.5", true, true},
+		{"number is no other text", Eq{int64(1500)}, "1500a", true, false}, {"number is no empty text", Eq{int64(0)}, "", true, false},
+		{"big number as text", Eq{int64(9007199254740993)}, "9007199254740992", true, false}, {"number in list", Ne{int64(2)}, List{"1", "2"}, true, false},
+		{"within numbers as text", Within{[]Value{int64(1), "x"}}, "1", true, true}, {"infinity is a word", Gt{5}, "inf", true, false},
+		{"infinity is a word, signed", Gt{5}, "+Infinity", true, false}, {"exponent", Gt{5}, "1e5", true, true}, {"nan", Eq{int64(1)}, "NaN", true, false},
 		{"outside", Outside{1, 3}, int64(4), true, true}, {"outside missing", Outside{1, 3}, nil, false, false},
 		{"within", Within{[]Value{"a", int64(1)}}, int64(1), true, true}, {"without missing", Without{[]Value{"a"}}, nil, false, true},
 		{"regex whole", regex("a.c"), "abc", true, true}, {"regex part", regex("b"), "abc", true, false}, {"regex or", regex("ab|cd"), "cd", true, true},
@@ -205,3 +211,58 @@ func BenchmarkDecodeObject(b *testing.B) {
 type oneShot struct{ b []byte }
 
 func (r *oneShot) Read(p []byte) (int, error) { n := copy(p, r.b); r.b = r.b[n:]; return n, nil }
+
+func TestNoPathMakesATreeTooDeepToSend(t *testing.T) {
+	deep := strings.Repeat("a.", 1_000_000) + "a"
+	if _, err := (Object{}).Set(deep, int64(1)); !errors.Is(err, ErrTooDeep) {
+		t.Errorf("a million levels: %v", err)
+	}
+	if _, err := Apply(nil, []Op{{OpSet, deep, nil}}); !errors.Is(err, ErrTooDeep) {
+		t.Errorf("a million levels by an update: %v", err)
+	}
+	if o := (Object{}).Delete(deep); len(o) != 0 {
+		t.Error(o)
+	}
+	var v Value = int64(1)
+	for range maxDepth / 2 {
+		v = List{v}
+	}
+	for levels := 1; levels < 2*maxDepth; levels++ {
+		o, err := (Object{}).Set(strings.Repeat("a.", levels-1)+"a", v)
+		if _, readable := ParseJSON(AppendJSON(nil, o)); err == nil && readable != nil || err != nil && levels <= maxDepth/2 {
+			t.Errorf("%d levels: set %v, read %v", levels, err, readable)
+		}
+	}
+}
+
+func TestAKeyThatHoldsDotsIsChangedInPlace(t *testing.T) {
+	o := object(t, `{"a.b":1,"c":{"d.e":1},"f.g":1}`)
+	for _, to := range []string{`{"a.b":2,"c":{"d.e":1},"f.g":1}`, `{"a.b":1,"c":{"d.e":2},"f.g":1}`, `{"a.b":1,"c":{"d.e":1}}`, `{"a.b":1,"f.g":1}`} {
+		got, err := Apply(o, Diff(o, object(t, to)))
+		if text := string(AppendJSON(nil, got)); err != nil || text != to {
+			t.Errorf("%s, %v; want %s", text, err, to)
+		}
+	}
+	got, err := o.Set("c.d.e", int64(2))
+	if text := string(AppendJSON(nil, got)); err != nil || text != `{"a.b":1,"c":{"d.e":2},"f.g":1}` {
+		t.Error(text, err)
+	}
+	if text := string(AppendJSON(nil, o.Delete("c.d.e"))); text != `{"a.b":1,"f.g":1}` {
+		t.Error(text)
+	}
+}
+
+func TestAnEmptyListInAListIsThere(t *testing.T) {
+	o := object(t, `{"L":[{"X":[]}]}`)
+	if v, ok := o.Lookup("L.X"); !ok || string(AppendJSON(nil, v)) != "[]" {
+		t.Errorf("%v %v", v, ok)
+	}
+}
+
+func TestFloatsAreWrittenAsJavaScriptDoes(t *testing.T) {
+	for in, want := range map[float64]string{1234567.5: "1234567.5", 0.000001: "0.000001", 1e-7: "1e-07", 1e21: "1e+21", 123456789012345678000.5: "123456789012345680000"} {
+		if got := string(AppendJSON(nil, in)); got != want {
+			t.Errorf("%v: %s, want %s", in, got, want)
+		}
+	}
+}

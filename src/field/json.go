@@ -13,10 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// maxDepth bounds how deep input may nest, so that no document can exhaust the stack of a recursive walk.
-const maxDepth = 64
-
-// AppendJSON appends v as JSON. Keys come sorted, numbers without a needless fraction; NaN and infinities, which JSON lacks,
+// AppendJSON appends v as JSON. Keys come sorted, numbers as encoding/json writes them; NaN and infinities, which JSON lacks,
 // become null.
 func AppendJSON(dst []byte, v Value) []byte {
 	switch v := v.(type) {
@@ -30,7 +27,11 @@ func AppendJSON(dst []byte, v Value) []byte {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
 			return append(dst, "null"...)
 		}
-		return strconv.AppendFloat(dst, v, 'g', -1, 64)
+		format := byte('f')
+		if a := math.Abs(v); a != 0 && (a < 1e-6 || a >= 1e21) {
+			format = 'e'
+		}
+		return strconv.AppendFloat(dst, v, format, -1, 64)
 	case string:
 		return AppendString(dst, v)
 	case List:
@@ -135,7 +136,7 @@ func (d *Decoder) Value(dec *jsontext.Decoder) (Value, error) { return d.value(d
 
 func (d *Decoder) value(dec *jsontext.Decoder, depth int) (Value, error) {
 	if depth > maxDepth {
-		return nil, fmt.Errorf("JSON nests deeper than %d levels", maxDepth)
+		return nil, fmt.Errorf("JSON %w", ErrTooDeep)
 	}
 	switch dec.PeekKind() {
 	case '{':
@@ -161,7 +162,11 @@ func (d *Decoder) value(dec *jsontext.Decoder, depth int) (Value, error) {
 		if err != nil {
 			return nil, err
 		}
-		return parseNumber(raw)
+		n, err := parseNumber(string(raw))
+		if err != nil {
+			return nil, fmt.Errorf("number %.40s: %w", raw, err)
+		}
+		return n, nil
 	}
 	tok, err := dec.ReadToken()
 	if err != nil {
@@ -249,13 +254,11 @@ func (d *Decoder) intern(text []byte) Value {
 	return *slot
 }
 
-func parseNumber(raw []byte) (Value, error) {
-	if n, err := strconv.ParseInt(string(raw), 10, 64); err == nil {
+// parseNumber reads a decimal number, exactly when it is an integer of 64 bits.
+func parseNumber(s string) (Value, error) {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return n, nil
 	}
-	f, err := strconv.ParseFloat(string(raw), 64)
-	if err != nil {
-		return nil, fmt.Errorf("number %.40s: %w", raw, err)
-	}
-	return number(f), nil
+	f, err := strconv.ParseFloat(s, 64)
+	return number(f), err
 }

@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/netip"
 	"regexp"
-	"strconv"
 	"strings"
 )
 
@@ -88,9 +87,19 @@ type (
 	IPv4Range struct{ net netip.Prefix }
 )
 
-// equal compares a stored value with a literal; a list equals it when any element does.
+// equal compares a stored value with a literal; a list equals it when any element does. A number also equals text that spells
+// it, but text never equals a number.
 func equal(v, want Value) bool {
 	switch v := v.(type) {
+	case string:
+		switch w := want.(type) {
+		case string:
+			return v == w
+		case int64, float64:
+			n, ok := spelled(v)
+			return ok && equal(n, w)
+		}
+		return false
 	case List:
 		for _, item := range v {
 			if equal(item, want) {
@@ -144,6 +153,17 @@ func (p Without) Match(v Value, ok bool) bool { return !Within{p.Vs}.Match(v, ok
 func (Exists) Match(_ Value, ok bool) bool  { return ok }
 func (Missing) Match(_ Value, ok bool) bool { return !ok }
 
+// spelled returns the number that a text spells.
+func spelled(s string) (Value, bool) {
+	// Most texts are no number, which a failed attempt to parse is a slow way to find out.
+	if s == "" || strings.IndexByte("+-.0123456789", s[0]) < 0 {
+		return nil, false
+	}
+	n, err := parseNumber(s)
+	f, _ := n.(float64)
+	return n, err == nil && !math.IsInf(f, 0)
+}
+
 // anyNumber tells whether test holds for v, or for any element of it. Text that spells a number counts as one.
 func anyNumber(v Value, ok bool, test func(float64) bool) bool {
 	if !ok {
@@ -155,8 +175,8 @@ func anyNumber(v Value, ok bool, test func(float64) bool) bool {
 	case float64:
 		return test(v)
 	case string:
-		n, err := strconv.ParseFloat(v, 64)
-		return err == nil && !math.IsNaN(n) && test(n)
+		n, ok := spelled(v)
+		return ok && anyNumber(n, true, test)
 	case List:
 		for _, item := range v {
 			if anyNumber(item, true, test) {

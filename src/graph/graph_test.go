@@ -226,6 +226,54 @@ func TestRandomChangesAgreeWithASimpleModel(t *testing.T) {
 	}
 }
 
+// TestSlotSetsKeepWhatTheyHeldInOlderEpochs lets a set grow from nothing to bits and shrink again, over dense and sparse slots.
+func TestSlotSetsKeepWhatTheyHeldInOlderEpochs(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	for _, slots := range []int{3 * fewSlots, 100 * chunkSlots} {
+		var set slotSet
+		model := map[uint32]bool{}
+		type kept struct {
+			set   slotSet
+			slots []uint32
+		}
+		var old []kept
+		list := func(s slotSet) (l []uint32) {
+			s.all(func(slot uint32) bool { l = append(l, slot); return true })
+			return l
+		}
+		epoch := uint64(0)
+		for step := range 12 * fewSlots {
+			slot := uint32(rnd.IntN(slots))
+			if grow := step < 6*fewSlots; grow != (rnd.IntN(5) == 0) {
+				set = set.add(epoch, slot)
+				model[slot] = true
+			} else {
+				for slot = range model {
+					break
+				}
+				set = set.drop(epoch, slot)
+				delete(model, slot)
+			}
+			if set.has(slot) != model[slot] || int(set.n) != len(model) {
+				t.Fatalf("step %d: slot %d %v, %d members of %d", step, slot, set.has(slot), set.n, len(model))
+			}
+			if step%500 == 0 {
+				old = append(old, kept{set, list(set)})
+				epoch++
+			}
+		}
+		for i, k := range old {
+			if l := list(k.set); !slices.Equal(l, k.slots) || !slices.IsSorted(l) || len(l) != int(k.set.n) {
+				t.Errorf("set %d changed after its epoch: %d members, was %d", i, len(l), len(k.slots))
+			}
+		}
+		half := old[len(old)/2].set
+		if u := set.union(scratchEpoch, half); len(list(u)) != int(u.n) || int(u.n) != len(list(half))+int(set.n)-int(set.intersect(half).n) {
+			t.Error("union and intersection disagree")
+		}
+	}
+}
+
 // check compares every index and adjacency with what a scan finds.
 func check(t *testing.T, v View) {
 	t.Helper()
@@ -290,6 +338,10 @@ func TestFiltersWithIndexesFindWhatAScanFinds(t *testing.T) {
 		for i := range 500 {
 			must(t, tx.AddNode(node(fmt.Sprint("id", i), "Name", fmt.Sprint("n", i%97), "Type", fmt.Sprint("t", i%3), "MTU", i)))
 		}
+		// What is indexed may be any value, and keys may look like attributes.
+		for i, v := range []any{5, 5.5, "5", "05", true, nil, map[string]any{"n5": "n5"}, field.List{"n5", int64(5), field.List{"deep", nil}}, field.List{"n5", "n5"}} {
+			must(t, tx.AddNode(node(fmt.Sprint("odd", i), "Name", v, "MAC", v, "@Host", "h2", "@ID", "id7", "Metadata", map[string]any{"Name": "n5"})))
+		}
 		return nil
 	}))
 	regex := func(s string) field.Predicate { p, err := field.NewRegex(s); must(t, err); return p }
@@ -303,6 +355,18 @@ func TestFiltersWithIndexesFindWhatAScanFinds(t *testing.T) {
 		{{Key: "MTU", Pred: field.Eq{V: int64(7)}}, {Key: "Name", Pred: field.Eq{V: "n7"}}},
 		{{Key: "Name", Pred: field.Eq{V: "absent"}}},
 		{{Key: "Name", Pred: field.Eq{V: int64(3)}}},
+		{{Key: "Name", Pred: field.Eq{V: int64(5)}}},
+		{{Key: "Name", Pred: field.Eq{V: "5"}}, {Key: "MTU", Pred: field.Missing{}}},
+		{{Key: "Name", Pred: field.Within{Vs: []field.Value{"n1", int64(5), 5.5, nil}}}, {Key: "Type", Pred: field.Eq{V: "t1"}}},
+		{{Key: "Name", Pred: field.Within{}}},
+		{{Key: "Name", Pred: field.Without{Vs: []field.Value{"n5"}}}, {Key: "MAC", Pred: field.Eq{V: "deep"}}},
+		{{Key: "MAC", Pred: regex("n.|deep")}},
+		{{Key: "Metadata.MAC", Pred: regex(".*")}, {Key: "Metadata.Name", Pred: field.Exists{}}},
+		{{Key: "Metadata.@Host", Pred: field.Eq{V: "h"}}},
+		{{Key: "Metadata.@Host", Pred: field.Eq{V: "h2"}}},
+		{{Key: "Metadata.@ID", Pred: field.Eq{V: "id7"}}},
+		{{Key: "Metadata.Metadata.Name", Pred: field.Eq{V: "n5"}}},
+		{{Key: "Name.n5", Pred: field.Eq{V: "n5"}}},
 		{},
 	}
 	v := g.Snapshot().View

@@ -20,8 +20,9 @@ type slotList struct {
 	bits  []*slotChunk // by slot / chunkSlots; nil where empty
 }
 
+// A set spread thinly over a large graph would take a chunk for each slot as bits, so that those of a host stay lists.
 const (
-	fewSlots   = 32
+	fewSlots   = 1024
 	chunkSlots = 4096
 )
 

@@ -134,6 +134,8 @@ type plan struct {
 	rest field.Filter
 }
 
+const handful = 32
+
 func (v View) plan(f field.Filter) plan {
 	if f.Any {
 		var union slotSet
@@ -164,7 +166,7 @@ func (v View) plan(f field.Filter) plan {
 			return plan{}
 		}
 		// Once a handful is left, testing them is cheaper than another look-up.
-		if !p.scan && p.set.n <= fewSlots {
+		if !p.scan && p.set.n <= handful {
 			p.rest.Terms = append(p.rest.Terms, f.Terms[i+1:]...)
 			return p
 		}
@@ -189,6 +191,9 @@ func (s slotSet) intersect(other slotSet) slotSet {
 // lookup answers one term from an index, exactly; ok is false when no index can.
 func (v View) lookup(t field.Term) (set slotSet, ok bool) {
 	key := strings.TrimPrefix(t.Key, "Metadata.")
+	if len(key) < len(t.Key) && strings.HasPrefix(key, "@") {
+		return slotSet{}, false // metadata that is named like an attribute
+	}
 	if key == "@ID" {
 		return v.byText(t, func(id string) slotSet {
 			if slot, ok := v.s.slots.get(id); ok {

@@ -98,5 +98,6 @@ func Text(s string) Arg {
 	if !strings.ContainsAny(s, `'"`) {
 		return s
 	}
-	return &Predicate{Regex, []Arg{strings.NewReplacer("'", `\x27`, `"`, `\x22`).Replace(regexp.QuoteMeta(s))}}
+	// A dollar at the end would pass for an anchor.
+	return &Predicate{Regex, []Arg{strings.NewReplacer("'", `\x27`, `"`, `\x22`, `\$`, `\x24`).Replace(regexp.QuoteMeta(s))}}
 }

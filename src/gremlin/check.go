@@ -8,8 +8,29 @@ import (
 	"strings"
 )
 
-// MaxRegex bounds a regular expression in bytes, because a compiled one can be a thousand times its text.
+// MaxRegex bounds a regular expression in bytes.
 const MaxRegex = 4096
+
+// automaton estimates how many instructions an expression that was accepted compiles to. Counted repetition can make it a
+// thousand times its text.
+func automaton(expr string) int {
+	re, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return 0
+	}
+	return instructions(re)
+}
+
+func instructions(re *syntax.Regexp) int {
+	n := 1 + len(re.Rune)
+	for _, sub := range re.Sub {
+		n += instructions(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return n
+}
 
 // fault tells what is wrong with a list of parameters.
 type fault struct {

@@ -158,6 +158,9 @@ func TestBounds(t *testing.T) {
 		"depth":  "G.V().Has('a'," + strings.Repeat("NE(", 10000) + "1" + strings.Repeat(")", 10000) + ")",
 		"regex":  "G.V().Has('a',REGEX('" + strings.Repeat("a", MaxRegex+1) + "'))",
 		"open":   "G.V(" + strings.Repeat("(", 60000),
+		// Both would compile to gigabytes.
+		"repetition":  "G.V().Has('a',REGEX('(" + strings.Repeat("a", 3000) + "){1000}'))",
+		"repetitions": "G.V()" + strings.Repeat(".Has('a',REGEX('(abcd){999}'))", 20),
 	} {
 		start := time.Now()
 		if _, err := Parse(in); err == nil {
@@ -169,8 +172,10 @@ func TestBounds(t *testing.T) {
 			t.Errorf("%s: took %v", name, d)
 		}
 	}
-	if _, err := Parse("G" + strings.Repeat(".V()", MaxSteps)); err != nil {
-		t.Error(err)
+	for _, in := range []string{"G" + strings.Repeat(".V()", MaxSteps), "G.V()" + strings.Repeat(".Has('a',REGEX('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}'))", 100)} {
+		if _, err := Parse(in); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -202,6 +207,17 @@ func TestNew(t *testing.T) {
 	re := regexp.MustCompile("^(?:" + q.Steps[1].Args[1].(*Predicate).Args[0].(string) + ")$")
 	if !re.MatchString(`it's "me"`) || re.MatchString("its me") {
 		t.Errorf("%s does not match exactly", re)
+	}
+	for _, text := range []string{`it's 5$`, `^'`, `'$$`, "'\n\\"} {
+		q, err := New(Call(V), Call(Has, "Name", Text(text)))
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		re := regexp.MustCompile("^(?:" + q.Steps[1].Args[1].(*Predicate).Args[0].(string) + ")$")
+		if again, err := Parse(q.String()); err != nil || again.String() != q.String() || !re.MatchString(text) {
+			t.Errorf("%q became %s, %v", text, q, err)
+		}
 	}
 	for name, steps := range map[string][]Step{
 		"quote":         {Call(V, "it's")},

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// Bounds of a query: whatever is sent, parsing stays linear and shallow.
+// Bounds of a query: whatever is sent, parsing stays linear and shallow, and so does what comes of it.
 const (
-	MaxLength = 64 << 10 // bytes of text
+	MaxLength = 64 << 10 // bytes of text, and instructions of its regular expressions together
 	MaxSteps  = 256
 )
 
@@ -39,8 +39,9 @@ func Parse(s string) (*Query, error) {
 }
 
 type parser struct {
-	lex lexer
-	tok token
+	lex      lexer
+	tok      token
+	automata int // instructions of the regular expressions so far
 }
 
 func (p *parser) next() { p.tok = p.lex.next() }
@@ -155,6 +156,11 @@ func (p *parser) arg(nested bool) (Arg, *SyntaxError) {
 			args, err := p.call(t.offset, predicates[op].name, predicates[op].check, false)
 			if err != nil {
 				return nil, err
+			}
+			if op == Regex {
+				if p.automata += automaton(args[0].(string)); p.automata > MaxLength {
+					return nil, &SyntaxError{t.offset, short(t.text), "fewer repetitions", "regular expressions are too large"}
+				}
 			}
 			return &Predicate{op, args}, nil
 		}

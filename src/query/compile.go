@@ -115,7 +115,8 @@ func (c *compiler) has(s gremlin.Step) (f filter, ok bool, err error) {
 	case gremlin.HasEither:
 		f, err = compileFilter(s.Args, true)
 	case gremlin.HasNot:
-		f.Terms = []field.Term{{Key: s.Args[0].(string), Pred: field.Missing{}}}
+		f, err = compileFilter(s.Args, false)
+		f.Terms[0].Pred = field.Missing{}
 	default:
 		return f, false, nil
 	}

@@ -16,10 +16,11 @@ type filter struct {
 	costly bool
 }
 
-// manyTerms and manyValues are where testing one element starts to take so long that a scan must be able to stop.
+// Where testing one element starts to take so long that a scan must be able to stop.
 const (
 	manyTerms  = 16
 	manyValues = 64
+	manyDots   = 64 // of a key: each may be part of a path or of a name
 )
 
 // on returns what to match in a run. Scans inside package graph know no context: a costly filter brings it along.
@@ -63,6 +64,9 @@ type unindexed struct{ field.Predicate }
 // compileFilter reads key, value pairs or a single key that must exist; gremlin has checked their number and types.
 func compileFilter(args []gremlin.Arg, either bool) (filter, error) {
 	f := filter{Filter: field.Filter{Any: either}}
+	for i := 0; i < len(args); i += 2 {
+		f.costly = f.costly || strings.Count(args[i].(string), ".") > manyDots
+	}
 	if len(args) == 1 {
 		f.Terms = []field.Term{{Key: args[0].(string), Pred: field.Exists{}}}
 		return f, nil
@@ -88,7 +92,7 @@ func compileFilter(args []gremlin.Arg, either bool) (filter, error) {
 func compilePredicate(a gremlin.Arg) (field.Predicate, error) {
 	p, ok := a.(*gremlin.Predicate)
 	if !ok {
-		return equal(a), nil
+		return field.Eq{V: literal(a)}, nil
 	}
 	switch p.Op {
 	case gremlin.NE, gremlin.NEE:
@@ -97,9 +101,9 @@ func compilePredicate(a gremlin.Arg) (field.Predicate, error) {
 			return field.Eq{V: !b}, nil
 		}
 		if p.Op == gremlin.NE {
-			return differs{field.Without{Vs: literals(p.Args)}}, nil
+			return field.Ne{V: literal(p.Args[0])}, nil
 		}
-		return field.Without{Vs: literals(p.Args)}, nil
+		return field.Nee{V: literal(p.Args[0])}, nil
 	case gremlin.LT:
 		return field.Lt{N: number(p.Args[0])}, nil
 	case gremlin.GT:
@@ -132,36 +136,23 @@ func compilePredicate(a gremlin.Arg) (field.Predicate, error) {
 	return nil, fmt.Errorf("predicate %s is not supported", p.Op)
 }
 
-// differs holds when the field is there and equals none of the values.
-type differs struct{ field.Without }
-
-func (d differs) Match(v field.Value, present bool) bool { return present && d.Without.Match(v, true) }
-
-// equal is the test for one plain value.
-func equal(a gremlin.Arg) field.Predicate {
-	if vs := literals([]gremlin.Arg{a}); len(vs) > 1 {
-		return field.Within{Vs: vs}
+// literal turns a plain parameter into a field value: a whole float is an integer in the graph.
+func literal(a gremlin.Arg) field.Value {
+	if f, ok := a.(float64); ok {
+		a, _ = field.Normalize(f)
 	}
-	return field.Eq{V: a}
+	return a
 }
 
-// literals turns plain parameters into field values. A number also stands for text that spells it, as in the other predicates
-// on numbers; text never stands for a number.
+// literals turns plain parameters into field values, each once.
 func literals(args []gremlin.Arg) []field.Value {
 	var vs []field.Value
 	seen := make(map[field.Value]struct{}, len(args))
 	for _, a := range args {
-		if f, ok := a.(float64); ok {
-			a, _ = field.Normalize(f) // a whole float is an integer in the graph
-		}
-		if _, dup := seen[a]; dup {
-			continue
-		}
-		seen[a] = struct{}{}
-		vs = append(vs, a)
-		switch a.(type) {
-		case int64, float64:
-			vs = append(vs, string(field.AppendJSON(nil, a)))
+		v := literal(a)
+		if _, dup := seen[v]; !dup {
+			seen[v] = struct{}{}
+			vs = append(vs, v)
 		}
 	}
 	return vs

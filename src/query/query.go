@@ -155,6 +155,9 @@ func (r *run) ok() bool {
 	return r.err == nil
 }
 
+// bytesPerElement is what one element of the limit stands for where text is held.
+const bytesPerElement = 64
+
 // hold accounts for n more elements in memory.
 func (r *run) hold(n int) bool {
 	if r.held += n; r.held > r.src.Limit && r.err == nil {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -80,6 +82,11 @@ func TestSaneAnswers(t *testing.T) {
 		"G.V().Limit(3).Has('Name','nobody').Count()":                                    "0",
 		"G.V().HasEither('Type','host','Name','lo').Has('Type','host').Count()":          "3",
 		"G.V().HasEither('Type','host').Has('Name','alpha').Count()":                     "1",
+		"G.V().Has('NumStr',1500).Count()":                                               "1",
+		"G.V().Has('NumStr',1500.0).Count()":                                             "1",
+		"G.V().Has('NumStr',WITHIN(1500,'x')).Count()":                                   "1",
+		"G.V().Has('NumStr',WITHOUT(1500)).Has('NumStr').Count()":                        "1",
+		"G.V().Has('MTU','1500').Count()":                                                "0",
 		"G.V().Has('NumStr',NE(1500)).Count()":                                           "1",
 		"G.V().Has('NumStr',NE('1')).Count()":                                            "2",
 		"G.V().Has('MTU',WITHOUT(1500)).Has('MTU').Has('MTU',NE(1500)).Count()":          "17",
@@ -121,6 +128,13 @@ func TestExactIntegers(t *testing.T) {
 		if _, answer := ask(t, s, query); string(answer) != want {
 			t.Errorf("%s: %s, want %s", query, answer, want)
 		}
+	}
+}
+
+func TestAggregatesOfAllTimeAreTooMany(t *testing.T) {
+	s := build(t, map[string]field.Object{"a": {{Key: "LastUpdateMetric", Value: field.Make("RxBytes", 1, "Start", 1, "Last", int64(math.MaxInt64))}}})
+	if status, answer := ask(t, s, "G.V().Metrics().Aggregates(30)"); status != 400 || !strings.Contains(string(answer), "exceeded") {
+		t.Errorf("%d %s", status, answer)
 	}
 }
 
@@ -208,8 +222,27 @@ func TestTooLarge(t *testing.T) {
 			t.Errorf("%.40s…: %v", query, err)
 		}
 	}
+	// A few nodes can hold much: what a step makes of it counts.
+	list, err := field.Normalize([]map[string]int{{"K": 1, "Text": 2}, {"K": 3, "Text": 4}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(list.(field.List)) < 1000 {
+		list = slices.Concat(list.(field.List), list.(field.List))
+	}
+	wide := build(t, map[string]field.Object{"a": field.Make("L", list), "b": field.Make("L", list, "M", 1)})
+	for steps, limit := range map[string]int{"Values('L.K')": 1000, "ValueMap('L.K')": 1000, "Dedup('L')": 450} {
+		query := "G.V().As('a').Select(" + strings.Repeat("'a' ", 100) + ")." + steps
+		if _, err := Run(t.Context(), parse(t, query), Source{Graph: wide, Limit: limit}); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%s: %v", steps, err)
+		}
+	}
+	query := "G.V().Dedup(" + strings.Repeat("'L' ", 10_000) + ").Count()"
+	if _, err := Run(t.Context(), parse(t, query), Source{Graph: wide, Limit: 4000}); err != nil {
+		t.Errorf("a key asked for again and again: %v", err)
+	}
 	// What was dropped on the way does not count.
-	query := "G.V()" + strings.Repeat(".Has('Name').Dedup('Name').G.V()", 50) + ".Count()"
+	query = "G.V()" + strings.Repeat(".Has('Name').Dedup('Name').G.V()", 50) + ".Count()"
 	if _, err := Run(t.Context(), parse(t, query), Source{Graph: s, Limit: 200}); err != nil {
 		t.Error(err)
 	}
@@ -247,6 +280,7 @@ func TestEndsWithContext(t *testing.T) {
 		"G.V().Has('MTU',WITHIN(" + strings.Join(numbers, " ") + ")).Count()",
 		"G.V().Has(" + strings.Repeat("'Type','veth',", 2000) + "'MTU',1500).Count()",
 		"G.V().HasEither(" + strings.Repeat("'Type','veth',", 2000) + "'MTU',1).Count()",
+		"G.V().Has('" + strings.Repeat("a.", 32000) + "')", "G.V().HasNot('" + strings.Repeat("a.", 32000) + "').Count()",
 	} {
 		p, err := Compile(parse(t, query), AllSteps)
 		if err != nil {

@@ -67,9 +67,16 @@ func (g Graph) Edges() iter.Seq[*graph.Edge] { return g.world.Edges(field.Filter
 func (g Graph) size() int    { return 0 } // a snapshot is shared, and what SubGraph keeps is counted there
 func (n Nodes) size() int    { return len(n) }
 func (e Edges) size() int    { return len(e) }
-func (v Values) size() int   { return len(v) }
 func (Value) size() int      { return 1 }
 func (h NextHops) size() int { return len(h) }
+
+func (v Values) size() int {
+	n := len(v)
+	for i := range v {
+		n += width(v[i])
+	}
+	return n
+}
 
 func (p Paths) size() (n int) {
 	for i := range p {

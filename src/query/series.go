@@ -229,7 +229,7 @@ func aggregate(width int64) applier {
 		if !all.some {
 			return Metrics{{ID: "Aggregated"}}, nil
 		}
-		n := (all.last - all.start + width - 1) / width
+		n := (all.last-all.start-1)/width + 1
 		if n > maxSlices {
 			return nil, usage("Aggregates available slices exceeded: %d/%d", n, maxSlices)
 		}

@@ -193,6 +193,7 @@ func dedupEdges(keys []string, p page) applier {
 // is always kept.
 func dedup[T field.Getter](r *run, in []T, keys []string, p page, id func(T) string) []T {
 	c := collect[T](r, p)
+	keys = unique(keys)
 	seen := make(map[string]struct{})
 	var buf []byte
 	for _, x := range in {
@@ -217,6 +218,7 @@ func dedup[T field.Getter](r *run, in []T, keys []string, p page, id func(T) str
 				continue
 			}
 			seen[string(buf)] = struct{}{}
+			r.hold(len(buf) / bytesPerElement)
 		}
 		if !c.add(x) {
 			break

@@ -14,12 +14,18 @@ func nodeValues(key string) applier {
 		c := collect[field.Value](r, everything)
 		for _, n := range in.(Nodes) {
 			v, ok := n.Field(key)
-			if !r.ok() || ok && !hollow(v) && !c.add(v) {
+			if !r.hold(width(v)) || ok && !hollow(v) && !c.add(v) {
 				break
 			}
 		}
 		return Values(c.out), nil
 	}
+}
+
+// width is how many elements a value counts for besides itself: a path through a list makes a new one.
+func width(v field.Value) int {
+	l, _ := v.(field.List)
+	return len(l)
 }
 
 func hollow(v field.Value) bool {
@@ -34,7 +40,7 @@ func hollow(v field.Value) bool {
 
 // valueMap skips nodes that have none of the fields.
 func valueMap(keys []string) applier {
-	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
+	keys = unique(keys)
 	return func(r *run, in Result) (Result, error) {
 		c := collect[field.Value](r, everything)
 		for _, n := range in.(Nodes) {
@@ -42,15 +48,19 @@ func valueMap(keys []string) applier {
 			for _, k := range keys {
 				if v, ok := n.Field(k); ok {
 					o = append(o, field.Entry{Key: k, Value: v})
+					r.hold(1 + width(v))
 				}
 			}
-			if !r.hold(len(o)) || len(o) > 0 && !c.add(o) {
+			if !r.ok() || len(o) > 0 && !c.add(o) {
 				break
 			}
 		}
 		return Values(c.out), nil
 	}
 }
+
+// unique returns the keys in order, each once.
+func unique(keys []string) []string { return slices.Compact(slices.Sorted(slices.Values(keys))) }
 
 // nodeKeys lists every field that some node has.
 func nodeKeys(r *run, in Result) (Result, error) {
@@ -152,11 +162,11 @@ func dedupValues(r *run, in Result) (Result, error) {
 	var buf []byte
 	for _, v := range in.(Values) {
 		buf = field.AppendJSON(buf[:0], v)
-		if _, dup := seen[string(buf)]; dup {
+		if _, dup := seen[string(buf)]; dup && r.ok() {
 			continue
 		}
 		seen[string(buf)] = struct{}{}
-		if !c.add(v) {
+		if !r.hold(len(buf)/bytesPerElement) || !c.add(v) {
 			break
 		}
 	}

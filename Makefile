@@ -1,0 +1,97 @@
+# Skydive. `make help` says what there is; docs/deployment.md, how it is deployed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO ?= $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go),go)
+# The system's Python: the one that has Ansible and YAML.
+PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
+INVENTORY ?= inventory/hosts.localhost
+FUZZTIME ?= 10m
+BINARY := build/skydive
+VERSION := $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo v0.0.0)
+# Empty for root, else how a command becomes root: with our PATH, where go and ansible are.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
+PACKAGES := ./src/... $(addsuffix /...,$(wildcard ./tripleo))
+TEST := CGO_ENABLED=1 SKYDIVE_BINARY=$(CURDIR)/$(BINARY) $(GO) test -race -timeout 9m
+PLAY := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 ANSIBLE_DISPLAY_SKIPPED_HOSTS=no ANSIBLE_CALLBACK_RESULT_FORMAT=yaml ansible-playbook -i $(INVENTORY)
+GENERATED := docs/configuration.md docs/deployment.md etc/skydive.yml.default etc/policy.csv
+OUT ?= .
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build/skydive, one static binary; the same commit gives the same bytes
+	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./src/cmd/skydive
+
+up: ## build and deploy with Ansible as INVENTORY says (default: analyzer and agent on this machine), wait until healthy
+	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null || { echo "make up deploys services: run it as root, or install sudo"; exit 1; }
+	@.ci/need ansible-playbook:ansible-core
+	@$(MAKE) --no-print-directory build
+	@$(PLAY) playbook.yml.sample
+	@printf '%s\n' '' 'Skydive runs: http://127.0.0.1:8082 (generated passwords: /etc/skydive/credentials.yml, for root). Three things to try:' \
+	  "  $(BINARY) client query \"G.V().Has('Type', 'netns').Values('Name')\"" \
+	  "  $(BINARY) client query \"G.V().Has('State', 'UP').Values('IPV4')\"" \
+	  "  curl -s http://127.0.0.1:8082/api/topology -d '{\"GremlinQuery\": \"G.V().Has(\\\"IPV4\\\", Regex(\\\"10\\\\..*\\\")).Values(\\\"Name\\\")\"}'" \
+	  'make down takes it all back.'
+
+down: ## take back what up did; asks before deleting the recorded history, unless YES=1
+	@command -v ansible-playbook >/dev/null || { echo "ansible-playbook is missing: make up installs it"; exit 1; }
+	@$(PLAY) ansible/playbooks/reset.yml $(if $(YES),-e skydive_reset_data=yes)
+	@[ ! -s build/packages-installed ] || echo "Packages of the distribution stay: $$(sort -u build/packages-installed | paste -sd' ')"
+
+test: build ## unit, race, root and end-to-end tests; touches no deployed Skydive (as root, or with sudo)
+	@.ci/need gcc:gcc ip:iproute2
+	@$(TEST) $(PACKAGES)
+	@$(if $(SUDO),$(MAKE) --no-print-directory test-root)
+
+test-root: build ## only the tests that need root
+	@.ci/need gcc:gcc ip:iproute2
+	@$(TEST) $(if $(SUDO),-exec "sudo -E env PATH=$$PATH") -run '^TestRoot' $(PACKAGES)
+
+e2e: build ## only the end-to-end tests, on hosts made of namespaces
+	@.ci/need gcc:gcc ip:iproute2
+	@$(TEST) $(if $(SUDO),-exec "sudo -E env PATH=$$PATH") -count=1 ./src/e2e/...
+
+deploy-test: build ansible-test ## the roles on real systemd hosts, as containers (needs root)
+	@$(SUDO) ansible/tests/deploy-test.sh
+
+ansible-test: ## the roles without a host: filters, variables, syntax
+	@.ci/need ansible-playbook:ansible-core
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m unittest discover -s ansible/tests
+	@for play in playbook.yml.sample ansible/playbooks/*.yml; do ansible-playbook -i $(INVENTORY) --syntax-check $$play >/dev/null; done
+
+test-all: test ansible-test deploy-test fuzz-short ## every test
+
+bench: build ## measure build/skydive against the bars of performance (as root)
+	@.ci/need ip:iproute2
+	@$(GO) run ./src/e2e/bench $(BENCHFLAGS)
+
+fuzz: ## every fuzz target for FUZZTIME (10m)
+	@$(GO) test -list '^Fuzz' $(PACKAGES) | awk '/^Fuzz/ { name[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, name[i]; n = 0 }' | \
+	  while read -r package name; do echo "$$package $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" | tail -n 3; done
+
+fuzz-short: ## every fuzz target for 5s
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=5s
+
+lint: build ## gofmt, go vet, generated files; yamllint, ansible-lint and shellcheck where installed
+	@bad=$$(gofmt -l src $(wildcard tripleo)); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
+	@$(GO) vet $(PACKAGES)
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; $(MAKE) -s generate OUT="$$tmp"; \
+	  for file in $(GENERATED); do diff -u $$file "$$tmp/$$file" || { echo "make generate changes $$file"; exit 1; }; done
+	@! command -v yamllint >/dev/null || yamllint -s -c ansible/.yamllint ansible playbook.yml.sample
+	@! command -v ansible-lint >/dev/null || (cd ansible && ansible-lint -q --offline)
+	@! command -v shellcheck >/dev/null || shellcheck -S warning .ci/run .ci/need ansible/tests/*.sh packaging/init/skydive ansible/roles/*/files/*.sh
+
+generate: build ## write what comes from the code: configuration reference and sample, policy, table of the roles' variables
+	@mkdir -p $(OUT)/docs $(OUT)/etc
+	@$(BINARY) config doc >$(OUT)/docs/configuration.md
+	@$(BINARY) config sample >$(OUT)/etc/skydive.yml.default
+	@cp src/rbac/policy.csv $(OUT)/etc/policy.csv
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) ansible/tests/variables.py <docs/deployment.md >$(OUT)/docs/.deployment.md && mv $(OUT)/docs/.deployment.md $(OUT)/docs/deployment.md
+
+clean: ## remove build/
+	@rm -rf build
+
+.PHONY: help build up down test test-root e2e deploy-test ansible-test test-all bench fuzz fuzz-short lint generate clean

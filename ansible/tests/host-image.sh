@@ -1,0 +1,26 @@
+#!/bin/bash
+# Makes the image of the test hosts: a minimal Debian with systemd as PID 1, sshd and Python. usage: host-image.sh OUT.tar PUBLIC_KEY [SUITE]
+set -eu
+out=$1 key=$2 suite=${3:-bookworm}
+hook=$(mktemp)
+trap 'rm -f "$hook"' EXIT
+cat >"$hook" <<HOOK
+root=\$1
+: >\$root/etc/machine-id
+rm -rf \$root/var/lib/apt/lists/* \$root/etc/ssh/ssh_host_*
+install -d -m 0700 \$root/root/.ssh
+install -m 0600 $(realpath "$key") \$root/root/.ssh/authorized_keys
+# Host keys are made at the first boot; what a container has no use for is masked.
+install -d \$root/etc/systemd/system/ssh.service.d
+printf '[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n' >\$root/etc/systemd/system/ssh.service.d/keys.conf
+for unit in systemd-remount-fs.service getty@tty1.service console-getty.service systemd-logind.service systemd-udevd.service \
+    systemd-firstboot.service systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
+    e2scrub_reap.service fstrim.timer sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount; do
+    ln -sf /dev/null \$root/etc/systemd/system/\$unit
+done
+HOOK
+mmdebstrap --quiet --format=tar --variant=minbase \
+    --include=systemd,systemd-sysv,dbus,openssh-server,python3,python3-apt,iproute2,procps,sudo \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --aptopt='Acquire::Languages "none"' --customize-hook="sh $hook \"\$1\"" "$suite" "$out.part"
+mv "$out.part" "$out"

@@ -1,0 +1,149 @@
+// Package analyzer merges the graphs of agents: /ws/agent/topology, what an agent may change there, and what becomes of its nodes
+// when it goes.
+//
+// A host may only change what is its own. What it is refused is counted and shown, and its connection lives.
+package analyzer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"skydive/src/field"
+	"skydive/src/graph"
+	"skydive/src/pubsub"
+	"skydive/src/wire"
+	"skydive/src/ws"
+)
+
+// AgentsOptions are the parts of Agents.
+type AgentsOptions struct {
+	Endpoint ws.EndpointOptions // all but Connect
+	Graph    *graph.Graph
+	Metrics  *pubsub.Metrics
+	// Expiry is how long nodes of an agent stay without a sign of life when its connection did not end properly; 0: five times the
+	// ping delay plus pong timeout of Endpoint.Config, 35 s by default.
+	Expiry   time.Duration
+	Liveness Liveness // nil: in memory
+}
+
+// Liveness remembers when the agents of a cluster gave their last sign of life.
+type Liveness interface {
+	Seen(ctx context.Context, origin string, at time.Time) error
+	// Stale returns the origins not seen since before.
+	Stale(ctx context.Context, before time.Time) ([]string, error)
+	Forget(ctx context.Context, origin string) error
+}
+
+// Agents is the endpoint of the agents.
+type Agents struct {
+	*pubsub.Publisher
+	graph    *graph.Graph
+	expiry   time.Duration
+	liveness Liveness
+	log      *slog.Logger
+}
+
+// expiryCheck is how often dead origins are looked for, and so how exact Expiry is.
+const expiryCheck = 5 * time.Second
+
+// agentType is the service type that agents announce; it begins their origin.
+const agentType = "agent"
+
+// NewAgents returns an inert endpoint.
+func NewAgents(o AgentsOptions) *Agents {
+	config := o.Endpoint.Config
+	timeout := cmp.Or(config.PingDelay, 2*time.Second) + cmp.Or(config.PongTimeout, 5*time.Second)
+	a := &Agents{graph: o.Graph, expiry: cmp.Or(o.Expiry, 5*timeout), liveness: o.Liveness, log: o.Endpoint.Logger}
+	if a.liveness == nil {
+		a.liveness = newMemory()
+	}
+	a.Publisher = pubsub.NewPublisher(pubsub.PublisherOptions{
+		Endpoint: o.Endpoint, Graph: o.Graph, Source: agentType, Metrics: o.Metrics, Merger: merger,
+	})
+	return a
+}
+
+// merger gives the rules for one agent: an element is its own when it carries its origin or, for what was published to the agent by
+// others, its host – but no other agent or analyzer as origin.
+func merger(peer ws.Peer) wire.Merger {
+	origin, host := peer.Origin(), peer.HostID
+	return wire.Merger{Origin: origin, Owns: func(e *graph.Element) bool {
+		return e.Origin == origin ||
+			e.Host == host && !strings.HasPrefix(e.Origin, agentType+".") && !strings.HasPrefix(e.Origin, "analyzer.")
+	}}
+}
+
+// Run serves agents until ctx ends.
+func (a *Agents) Run(ctx context.Context) error {
+	expired := make(chan struct{})
+	go func() {
+		defer close(expired)
+		a.watch(ctx)
+	}()
+	err := a.Publisher.Run(ctx)
+	<-expired
+	return err
+}
+
+// watch looks for dead origins. What is in the graph already – read back from an archive – has its agents still to come.
+func (a *Agents) watch(ctx context.Context) {
+	seen := make(map[string]bool)
+	for n := range a.graph.Snapshot().Nodes(field.Filter{}) {
+		if strings.HasPrefix(n.Origin, agentType+".") && !seen[n.Origin] {
+			seen[n.Origin] = true
+			a.check(a.liveness.Seen(ctx, n.Origin, time.Now()))
+		}
+	}
+	tick := time.NewTicker(min(expiryCheck, a.expiry/4))
+	defer tick.Stop()
+	for {
+		a.check(a.sweep(ctx, time.Now()))
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (a *Agents) check(err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		a.log.Warn("Expiry of agents is delayed", "error", err)
+	}
+}
+
+// sweep notes who is connected at now, and deletes what is left of those who have not been for long.
+func (a *Agents) sweep(ctx context.Context, now time.Time) error {
+	for _, c := range a.Conns() {
+		if err := a.liveness.Seen(ctx, c.Peer().Origin(), now); err != nil {
+			return fmt.Errorf("note agent: %w", err)
+		}
+	}
+	stale, err := a.liveness.Stale(ctx, now.Add(-a.expiry))
+	if err != nil {
+		return fmt.Errorf("list agents: %w", err)
+	}
+	for _, origin := range stale {
+		deleted := 0
+		m := wire.Merger{Origin: origin}
+		if err := a.graph.Update(agentType, func(tx *graph.Tx) error {
+			deleted = tx.CountNodes(field.Filter{Terms: []field.Term{{Key: "@Origin", Pred: field.Eq{V: origin}}}})
+			m.Delete(tx)
+			return nil
+		}); err != nil {
+			return fmt.Errorf("expire %s: %w", origin, err)
+		}
+		if deleted > 0 {
+			a.log.Warn("Agent did not come back, its nodes are deleted", "origin", origin, "nodes", deleted, "after", a.expiry)
+		}
+		if err := a.liveness.Forget(ctx, origin); err != nil {
+			return fmt.Errorf("forget %s: %w", origin, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/urfave/cli/v2"
+
+	"skydive/src/analyzer"
+	"skydive/src/api"
+	"skydive/src/config"
+	"skydive/src/etcd"
+	"skydive/src/pubsub"
+	"skydive/src/query"
+)
+
+func analyzerCommand(env *environment) *cli.Command {
+	return &cli.Command{
+		Name:  "analyzer",
+		Usage: "run an analyzer: it merges what agents report and answers questions",
+		Description: "The analyzer serves REST and WebSocket on --listen, and keeps what is created through the API in an\n" +
+			"embedded etcd (etcd.data_dir). One analyzer needs no configuration; to be reached by other hosts:\n\n" +
+			"   skydive analyzer --listen 0.0.0.0:8082\n\n" +
+			"SIGTERM and SIGINT end it cleanly.",
+		Flags: []cli.Flag{&cli.StringFlag{Name: "listen", Aliases: []string{"l"}, Usage: "`ADDRESS` of the API", Value: "127.0.0.1:8082"}},
+		Action: func(c *cli.Context) error {
+			cfg, log, closeLog, err := env.load(c, "analyzer", map[string]string{"listen": "analyzer.listen"})
+			if err != nil {
+				return err
+			}
+			defer closeLog()
+			s, err := newAnalyzer(env, cfg, log)
+			if err != nil {
+				return fmt.Errorf("Failed to create analyzer: %w", err)
+			}
+			if err := s.run(c.Context); err != nil {
+				return fmt.Errorf("Failed to start analyzer: %w", err)
+			}
+			return nil
+		},
+	}
+}
+
+func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*service, error) {
+	s, err := newService("analyzer", cfg.Analyzer.Auth.API.Backend, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := s.authenticator(cfg.Analyzer.Auth.Cluster.Backend, "admin")
+	if err != nil {
+		return nil, err
+	}
+	store, err := etcd.New(etcd.Config{
+		Embedded: cfg.Etcd.Embedded, Listen: cfg.Etcd.Listen.String(), Servers: cfg.Etcd.Servers, Name: cfg.Etcd.Name,
+		DataDir: env.stateDir(cfg.Etcd.DataDir, log), Peers: cfg.Etcd.Peers,
+		MaxWALFiles: cfg.Etcd.MaxWALFiles, MaxSnapFiles: cfg.Etcd.MaxSnapFiles, ClientTimeout: cfg.Etcd.ClientTimeout, Debug: cfg.Etcd.Debug,
+	}, etcd.Options{Log: log, WhoListens: api.WhoListens})
+	if err != nil {
+		return nil, err
+	}
+	metrics := pubsub.NewMetrics(s.registry)
+	agents := analyzer.NewAgents(analyzer.AgentsOptions{Endpoint: s.endpoint("/ws/agent/topology", cluster), Graph: s.graph, Metrics: metrics})
+	publisher := pubsub.NewPublisher(pubsub.PublisherOptions{Endpoint: s.endpoint("/ws/publisher", s.users), Graph: s.graph, Source: "publisher", Metrics: metrics})
+	subscribers := pubsub.NewSubscribers(pubsub.SubscriberOptions{Endpoint: s.endpoint("/ws/subscriber", s.users), Graph: s.graph, Metrics: metrics})
+	for _, run := range []func(context.Context) error{store.Run, agents.Run, publisher.Run, subscribers.Run} {
+		s.add(run)
+	}
+	err = s.serve(cfg.Analyzer.Listen, api.Options{
+		Steps:  query.AllSteps,
+		Store:  store,
+		Config: cfg.Get,
+		Status: map[string]func() any{
+			"Agents":      func() any { return agents.Status() },
+			"Publishers":  func() any { return publisher.Status() },
+			"Subscribers": func() any { return subscribers.Status() },
+			"Peers":       func() any { return map[string]any{"Incomers": struct{}{}, "Outgoers": struct{}{}} },
+			"Probes":      func() any { return struct{}{} },
+			"Alerts":      func() any { return map[string]bool{"IsMaster": true} },
+			"Captures":    func() any { return map[string]bool{"IsMaster": true} },
+			"Etcd":        func() any { return store.Status() },
+		},
+		Sockets: map[string]http.Handler{agents.Path(): agents, publisher.Path(): publisher, subscribers.Path(): subscribers},
+	})
+	return s, err
+}

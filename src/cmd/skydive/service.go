@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"skydive/src/api"
+	"skydive/src/auth"
+	"skydive/src/config"
+	"skydive/src/graph"
+	"skydive/src/rbac"
+	"skydive/src/ws"
+)
+
+// group runs the parts of a service side by side. The first that fails, or the end of the context, ends all.
+type group struct{ parts []func(context.Context) error }
+
+func (g *group) add(run func(context.Context) error) { g.parts = append(g.parts, run) }
+
+func (g *group) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, len(g.parts))
+	for _, run := range g.parts {
+		go func() { ended <- run(ctx) }()
+	}
+	var first error
+	for range g.parts {
+		if err := <-ended; err != nil && first == nil && !errors.Is(err, context.Canceled) {
+			first = err
+		}
+		cancel()
+	}
+	return first
+}
+
+// service is what an analyzer and an agent are both made of.
+type service struct {
+	name     string // "analyzer" or "agent"
+	cfg      *config.Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+	graph    *graph.Graph
+	enforcer *rbac.Enforcer
+	sockets  *ws.Metrics
+	users    *auth.Authenticator // of API, subscribers and publishers
+	server   *api.Server
+	listen   config.Address
+	group
+}
+
+// newService prepares a service whose API asks the section auth.<backend> who is calling.
+func newService(name, backend string, cfg *config.Config, log *slog.Logger, hooks ...func(*graph.Tx)) (*service, error) {
+	s := &service{name: name, cfg: cfg, log: log, registry: prometheus.NewRegistry(), graph: graph.New(graph.Options{Hooks: hooks})}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.sockets = ws.NewMetrics(s.registry)
+	var err error
+	m := cfg.RBAC.Model
+	s.enforcer, err = rbac.New(rbac.Config{Policy: cfg.RBAC.Policy, Model: rbac.Model{
+		RequestDefinition: m.RequestDefinition, PolicyDefinition: m.PolicyDefinition, RoleDefinition: m.RoleDefinition,
+		PolicyEffect: m.PolicyEffect, Matchers: m.Matchers,
+	}})
+	if err != nil {
+		return nil, err
+	}
+	s.users, err = s.authenticator(backend, "")
+	return s, err
+}
+
+// authenticator builds the backend auth.<name>; role, when given, overrides the role of its users.
+func (s *service) authenticator(name, role string) (*auth.Authenticator, error) {
+	c := s.cfg.Backend(name)
+	return auth.New(name, auth.Config{Type: c.Type, File: c.File, Users: c.Users, Role: c.Role},
+		auth.Options{Log: s.log, Grant: s.enforcer.Grant, Role: role, Registerer: s.registry})
+}
+
+// endpoint describes a WebSocket endpoint whose peers are known to users; its owner adds what it does with them.
+func (s *service) endpoint(path string, users *auth.Authenticator) ws.EndpointOptions {
+	return ws.EndpointOptions{
+		Path: path, HostID: s.cfg.HostID, ServiceType: s.name,
+		Authenticate: api.SocketAuth(users, s.enforcer),
+		Authorize:    func(user, path string) bool { return s.enforcer.Allowed(user, "websocket", path) },
+		Config:       s.socketConfig(), Metrics: s.sockets, Logger: s.log,
+	}
+}
+
+func (s *service) socketConfig() ws.Config {
+	c := s.cfg.HTTP.WS
+	return ws.Config{PingDelay: c.PingDelay, PongTimeout: c.PongTimeout, QueueSize: c.QueueSize}
+}
+
+// serve makes the HTTP server of the service.
+func (s *service) serve(listen config.Address, o api.Options) (err error) {
+	o.Host, o.Version, o.Service = s.cfg.HostID, buildVersion(), s.name
+	o.Log, o.Registerer, o.Gatherer, o.Graph = s.log, s.registry, s.registry, s.graph
+	o.Auth, o.RBAC = s.users, s.enforcer
+	s.listen = listen
+	s.server, err = api.New(o)
+	return err
+}
+
+// run runs the service until ctx ends. The address is taken before anything else starts: a second instance leaves no trace.
+func (s *service) run(ctx context.Context) error {
+	listener, err := api.Listen(s.listen.String())
+	if err != nil {
+		return err
+	}
+	s.log.Info("listening", "address", s.listen.String(), "version", buildVersion())
+	s.add(func(ctx context.Context) error { return s.server.Run(ctx, listener) })
+	return s.group.run(ctx)
+}
+
+// systemState is where services keep their data unless told otherwise.
+const systemState = "/var/lib/skydive"
+
+// stateDir returns dir, or its like below the user's own state when dir is the system's and cannot be written: a single node works
+// without root. A directory that somebody asked for is never replaced.
+func (env *environment) stateDir(dir string, log *slog.Logger) string {
+	below, isSystem := strings.CutPrefix(dir, systemState)
+	if !isSystem || writable(dir) {
+		return dir
+	}
+	base := env.getenv("XDG_STATE_HOME")
+	if base == "" {
+		base = filepath.Join(env.getenv("HOME"), ".local", "state")
+	}
+	own := filepath.Join(base, "skydive", below)
+	log.Info("data goes to the user's own directory", "instead_of", dir, "directory", own)
+	return own
+}
+
+func writable(dir string) bool {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return false
+	}
+	probe, err := os.CreateTemp(dir, ".writable-")
+	if err != nil {
+		return false
+	}
+	probe.Close()
+	os.Remove(probe.Name())
+	return true
+}
+
+// cookies turns http.cookie into what is sent to analyzers.
+func cookies(c *config.Config) []*http.Cookie {
+	var list []*http.Cookie
+	for name, value := range c.HTTP.Cookie {
+		list = append(list, &http.Cookie{Name: name, Value: value})
+	}
+	return list
+}

@@ -1,0 +1,81 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// defaultAnalyzer is where agents look for an analyzer when nobody said.
+var defaultAnalyzer = Address{Host: "127.0.0.1", Port: 8082}
+
+// AnalyzerAddresses returns the analyzers that an agent reports to. None means
+// that the agent stands alone; unset means the analyzer of this host.
+func (c *Config) AnalyzerAddresses() []Address {
+	if c.Analyzers == nil {
+		return []Address{defaultAnalyzer}
+	}
+	return slices.Clone(c.Analyzers)
+}
+
+// CheckService returns, as Errors, why a service ("analyzer" or "agent") must
+// not start with this configuration: it would be less safe, or keep less, than
+// the user asked for.
+func (c *Config) CheckService(service string) error {
+	if problems := c.refusals(service); len(problems) > 0 {
+		return Errors(problems)
+	}
+	return nil
+}
+
+func (c *Config) refusals(services ...string) (problems []Problem) {
+	refuse := func(key, message string) {
+		problems = append(problems, Problem{Severity: Refusal, Source: c.values[key].source, Key: key, Message: message})
+	}
+	for _, name := range c.order {
+		if v := c.values[name]; strings.HasPrefix(name, "tls.") && v.v != "" && v.v != false {
+			refuse(name, name+" is set, but TLS comes with a later version; refusing to serve clear text")
+		}
+	}
+	backend := func(key, name string) {
+		section, ok := c.Auth[lower(name)]
+		kind := lower(section.Type)
+		switch {
+		case ok && kind == "noauth":
+		case ok && kind == "basic":
+			if section.File == "" && len(section.Users) == 0 {
+				refuse(key, "No htpassword provider set, you set either file or inline sections (auth."+lower(name)+")")
+			}
+		case ok && kind == "keystone":
+			refuse(key, "authentication by keystone comes with a later version (auth."+lower(name)+")")
+		default:
+			refuse(key, "Authentication type unknown or backend not defined for: "+name)
+		}
+	}
+	storage := func(key, name string) {
+		section, ok := c.Storage[lower(name)]
+		switch driver := lower(section.Driver); {
+		case driver == "memory":
+		case driver == "elasticsearch" || driver == "disk":
+			refuse(key, "storage "+driver+" comes with a later version; this one has memory")
+		case driver == "orientdb":
+			refuse(key, "storage orientdb is not supported; this version has memory")
+		case ok:
+			refuse(key, "storage driver '"+section.Driver+"' unknown (storage."+lower(name)+".driver)")
+		default:
+			refuse(key, "storage backend not defined: "+name)
+		}
+	}
+	if slices.Contains(services, "analyzer") {
+		backend("analyzer.auth.api.backend", c.Analyzer.Auth.API.Backend)
+		backend("analyzer.auth.cluster.backend", c.Analyzer.Auth.Cluster.Backend)
+		storage("analyzer.topology.backend", c.Analyzer.Topology.Backend)
+		storage("analyzer.flow.backend", c.Analyzer.Flow.Backend)
+	}
+	if slices.Contains(services, "agent") {
+		backend("agent.auth.api.backend", c.Agent.Auth.API.Backend)
+	}
+	return problems
+}
+
+// Backend returns the section of auth that a backend key names.
+func (c *Config) Backend(name string) Auth { return c.Auth[lower(name)] }

@@ -1,0 +1,171 @@
+package config
+
+import "time"
+
+// Config is everything Skydive can be told. The tags are the only place where
+// a key is spelled, described and given its default: decoding, checks, names
+// of environment variables, the reference and the sample all come from them.
+//
+//	yaml      last part of the key; "<name>" levels are maps of sections
+//	default   YAML text of the default; "$hostname" is the name of the host
+//	doc       one sentence for the reference
+//	unit      unit of a number; a time.Duration is read as whole seconds or as "90s"
+//	min       smallest number accepted (0 when absent)
+//	oneof     accepted words, separated by "|"; case does not matter
+//	secret    "true": never shown by Get and Dump
+type Config struct {
+	HostID string `yaml:"host_id" default:"$hostname" doc:"Identity of this host in the graph and among agents and analyzers. It must be unique."`
+	// Analyzers is nil when nobody set it, and empty but not nil when it was
+	// set to nothing (a stand-alone agent); see AnalyzerAddresses.
+	Analyzers []Address          `yaml:"analyzers" doc:"Analyzers that agents report to, and that analyzers replicate with. Unset means 127.0.0.1:8082; an empty list means stand-alone."`
+	Analyzer  Analyzer           `yaml:"analyzer" doc:"The analyzer."`
+	Agent     Agent              `yaml:"agent" doc:"The agent."`
+	Auth      map[string]Auth    `yaml:"auth" doc:"Authentication backends, each under a name of your choice. The sections noauth, basic and keystone exist from the start."`
+	RBAC      RBAC               `yaml:"rbac" doc:"Who may do what (casbin)."`
+	HTTP      HTTP               `yaml:"http" doc:"HTTP and WebSocket connections."`
+	Logging   Logging            `yaml:"logging" doc:"Logs."`
+	Etcd      Etcd               `yaml:"etcd" doc:"etcd, which holds captures, alerts, rules and policies. One analyzer needs nothing here."`
+	Storage   map[string]Storage `yaml:"storage" doc:"Storages of topology and flow history, each under a name of your choice. The section memory exists from the start."`
+	UI        map[string]any     `yaml:"ui" default:"{}" doc:"Settings of the web page, free-form. Known entries: theme (dark or light), extra_assets (directory), topology.favorites (map of names to Gremlin expressions), topology.default_filter, topology.default_highlight, bandwidth_update_rate (seconds), bandwidth_threshold (absolute or relative), bandwidth_absolute_active, bandwidth_absolute_warning, bandwidth_absolute_alert (Mbit/s), bandwidth_relative_active, bandwidth_relative_warning, bandwidth_relative_alert (0 to 1), k8s_enabled, ssh_enabled, bpf.favorites (map)."`
+
+	values map[string]value // every key that has a value, section names filled in
+	order  []string         // the keys of values in the order of the reference
+}
+
+// Analyzer holds the keys below analyzer.
+type Analyzer struct {
+	Listen   Address `yaml:"listen" default:"127.0.0.1:8082" doc:"Address of the API, the web page and the agents' connections. Without a host it is 127.0.0.1; write 0.0.0.0:8082 to be reached from outside."`
+	Auth     AnalyzerAuth
+	Topology AnalyzerTopology
+	Flow     AnalyzerFlow
+}
+
+// AnalyzerAuth holds the keys below analyzer.auth.
+type AnalyzerAuth struct {
+	API struct {
+		Backend string `yaml:"backend" default:"noauth" doc:"Section of auth that decides who may use the API, the web page and the subscriber connections."`
+	}
+	Cluster struct {
+		Backend  string `yaml:"backend" default:"noauth" doc:"Section of auth that decides which agents and analyzers may connect."`
+		Username string `yaml:"username" doc:"User name shown to the other analyzers."`
+		Password string `yaml:"password" secret:"true" doc:"Password shown to the other analyzers."`
+	}
+}
+
+// AnalyzerTopology holds the keys below analyzer.topology.
+type AnalyzerTopology struct {
+	Backend string   `yaml:"backend" default:"memory" doc:"Section of storage that keeps the topology. With memory there is no history."`
+	Probes  []string `yaml:"probes" default:"[]" doc:"Topology probes that the analyzer runs. A probe that this version or this host lacks is reported as absent and stops nothing."`
+}
+
+// AnalyzerFlow holds the keys below analyzer.flow.
+type AnalyzerFlow struct {
+	Backend string `yaml:"backend" default:"memory" doc:"Section of storage that keeps flows. With memory only live flows are seen."`
+}
+
+// Agent holds the keys below agent.
+type Agent struct {
+	Listen   Address `yaml:"listen" default:"127.0.0.1:8081" doc:"Address of the agent's own API."`
+	Auth     AgentAuth
+	Topology AgentTopology
+	Metadata map[string]any `yaml:"metadata" default:"{}" doc:"Extra metadata of the host node, free-form."`
+}
+
+// AgentAuth holds the keys below agent.auth.
+type AgentAuth struct {
+	API struct {
+		Backend string `yaml:"backend" default:"noauth" doc:"Section of auth that decides who may use the agent's API."`
+	}
+	Cluster struct {
+		Username string `yaml:"username" doc:"User name shown to the analyzers."`
+		Password string `yaml:"password" secret:"true" doc:"Password shown to the analyzers."`
+	}
+}
+
+// AgentTopology holds the keys below agent.topology.
+type AgentTopology struct {
+	Probes  []string `yaml:"probes" default:"[ovsdb]" doc:"Topology probes that the agent runs besides netlink and netns, which always run. A probe that this version or this host lacks is reported as absent and stops nothing."`
+	Netlink struct {
+		MetricsUpdate time.Duration `yaml:"metrics_update" default:"30" unit:"seconds" min:"1" doc:"Time between two readings of the interfaces' counters."`
+	}
+	Netns struct {
+		RunPath string `yaml:"run_path" default:"/var/run/netns" doc:"Directory of the named network namespaces. In a container, mount the host's directory and name it here."`
+	}
+}
+
+// Auth is one section auth.<name>.
+type Auth struct {
+	Type  string            `yaml:"type" doc:"Kind of backend: noauth, basic or keystone."`
+	File  string            `yaml:"file" doc:"htpasswd file (type basic), re-read when it changes. It wins over users."`
+	Users map[string]string `yaml:"users" secret:"true" doc:"Map of user names to plain passwords (type basic)."`
+	Role  string            `yaml:"role" default:"admin" doc:"Role of an authenticated user who has no role in the policies."`
+}
+
+// RBAC holds the keys below rbac.
+type RBAC struct {
+	Model struct {
+		RequestDefinition []string `yaml:"request_definition" default:"['sub, obj, act']" doc:"casbin request definitions."`
+		PolicyDefinition  []string `yaml:"policy_definition" default:"['sub, obj, act, eft']" doc:"casbin policy definitions."`
+		RoleDefinition    []string `yaml:"role_definition" default:"['_, _']" doc:"casbin role definitions."`
+		PolicyEffect      []string `yaml:"policy_effect" default:"['some(where (p_eft == allow)) && !some(where (p_eft == deny))']" doc:"casbin policy effect."`
+		Matchers          []string `yaml:"matchers" default:"['g(r.sub, p.sub) && r.obj == p.obj && r.act == p.act']" doc:"casbin matchers."`
+	}
+	Policy []string `yaml:"policy" default:"[]" doc:"Policy lines added to the bundled ones, such as \"p, ops, capture, write, allow\" and \"g, alice, ops\"."`
+}
+
+// HTTP holds the keys below http.
+type HTTP struct {
+	Cookie map[string]string `yaml:"cookie" default:"{}" secret:"true" doc:"Map of cookies added to outgoing connections between agents and analyzers."`
+	WS     struct {
+		PingDelay              time.Duration `yaml:"ping_delay" default:"2" unit:"seconds" doc:"Time between two pings of a WebSocket connection. 0 disables them."`
+		PongTimeout            time.Duration `yaml:"pong_timeout" default:"5" unit:"seconds" doc:"Time, beyond ping_delay, after which a silent WebSocket connection is dropped."`
+		QueueSize              int           `yaml:"queue_size" default:"10000" unit:"messages" min:"1" doc:"Messages waiting for one peer before it is dropped and synchronised anew."`
+		EnableWriteCompression bool          `yaml:"enable_write_compression" default:"true" doc:"Compress WebSocket messages that are sent."`
+	}
+}
+
+// LogBackend holds the keys below logging.<backend>; "" means the general one.
+type LogBackend struct {
+	Level   string `yaml:"level" oneof:"|DEBUG|INFO|NOTICE|WARNING|ERROR|CRITICAL" doc:"Level of this backend, instead of logging.level."`
+	Encoder string `yaml:"encoder" oneof:"|json" doc:"Encoder of this backend, instead of logging.encoder."`
+}
+
+// Logging holds the keys below logging.
+type Logging struct {
+	Level    string     `yaml:"level" default:"INFO" oneof:"DEBUG|INFO|NOTICE|WARNING|ERROR|CRITICAL" doc:"Least severe level that is logged: DEBUG, INFO, NOTICE, WARNING, ERROR or CRITICAL."`
+	Backends []string   `yaml:"backends" default:"[stderr]" oneof:"stderr|stdout|file|syslog" doc:"Where logs go: stderr, stdout, file, syslog."`
+	Encoder  string     `yaml:"encoder" oneof:"|json" doc:"Empty for text, json for one JSON object per line."`
+	Color    bool       `yaml:"color" default:"true" doc:"Colour the level when the log goes to a terminal."`
+	ID       string     `yaml:"id" doc:"Added to the host id in log lines. The services set it to their own name."`
+	Stderr   LogBackend `yaml:"stderr"`
+	Stdout   LogBackend `yaml:"stdout"`
+	File     struct {
+		LogBackend `yaml:",inline"`
+		Path       string `yaml:"path" default:"/var/log/skydive.log" doc:"File that the backend file appends to."`
+	}
+	Syslog struct {
+		LogBackend `yaml:",inline"`
+		Address    string `yaml:"address" default:"/dev/log" doc:"Address of the syslog server: a path, or host:port."`
+		Protocol   string `yaml:"protocol" default:"unixgram" oneof:"unixgram|unix|udp|tcp" doc:"Protocol of the syslog server: unixgram, unix, udp or tcp."`
+		Tag        string `yaml:"tag" default:"skydive" doc:"Tag of the syslog messages."`
+	}
+}
+
+// Etcd holds the keys below etcd.
+type Etcd struct {
+	Embedded      bool              `yaml:"embedded" default:"true" doc:"Whether the analyzer runs its own etcd server."`
+	Listen        Address           `yaml:"listen" default:"127.0.0.1:12379" doc:"Client address of the embedded server; the next port is used between servers."`
+	Servers       []string          `yaml:"servers" doc:"URLs of the etcd servers. Unset: the embedded one."`
+	Peers         map[string]string `yaml:"peers" default:"{}" doc:"Map of names to peer URLs of all the embedded servers of a cluster."`
+	Name          string            `yaml:"name" default:"$hostname" doc:"Name of the embedded server; it must be a name of etcd.peers."`
+	DataDir       string            `yaml:"data_dir" default:"/var/lib/skydive/etcd" doc:"Directory of the embedded server's data."`
+	MaxWALFiles   int               `yaml:"max_wal_files" default:"5" unit:"files" doc:"Write-ahead log files kept. 0 keeps all."`
+	MaxSnapFiles  int               `yaml:"max_snap_files" default:"5" unit:"files" doc:"Snapshot files kept. 0 keeps all."`
+	ClientTimeout time.Duration     `yaml:"client_timeout" default:"5" unit:"seconds" doc:"Time after which a request to etcd is given up. 0 never gives up."`
+	Debug         bool              `yaml:"debug" default:"false" doc:"Log what the embedded server does."`
+}
+
+// Storage is one section storage.<name>.
+type Storage struct {
+	Driver string `yaml:"driver" doc:"Kind of storage: memory."`
+}

@@ -1,0 +1,70 @@
+package main
+
+import "time"
+
+// A benchmark measures one or more rows of the table.
+type benchmark struct {
+	id      string
+	what    string // what is measured; the rows say which part of it
+	once    bool   // not repeated: what it does is long, and varies little
+	rows    []row
+	measure func(*run) ([]value, error) // one value for each row
+}
+
+// row is one figure with what it is compared to; 0 where there is nothing to compare to.
+type row struct {
+	part      string
+	unit      string // "s", "ms", "MB", "kB", "%", "/s" or "" for a plain number
+	reference float64
+	bar       float64
+}
+
+// more tells that a higher figure is better.
+func (r row) more() bool { return r.unit == "/s" }
+
+// value is what one run found for a row.
+type value struct {
+	Today float64       `json:"today"`
+	CPU   time.Duration `json:"cpu,omitempty"` // user and system time of the process measured
+	RSS   int64         `json:"rss,omitempty"` // its peak, in bytes
+	Note  string        `json:"note,omitempty"`
+}
+
+// benchmarks lists all, with the figures of the public Skydive and the bars.
+func benchmarks() []benchmark {
+	return []benchmark{
+		{"P1", "start to first API answer", false, []row{
+			{"analyzer", "s", 0.73, 0.8}, {"agent", "s", 0.06, 0.05}, {"allinone", "s", 0.83, 0.8},
+		}, measureStart},
+		{"P2", "idle", false, []row{
+			{"analyzer RSS", "MB", 134, 80}, {"analyzer CPU", "%", 0.5, 0.3},
+			{"agent RSS", "MB", 119, 35}, {"agent CPU", "%", 0.1, 0.1},
+			{"allinone RSS", "MB", 371, 90}, {"allinone CPU", "%", 0, 0},
+		}, measureIdle},
+		{"P3", "binary", true, []row{{"stripped", "MB", 146, 70}}, measureBinary},
+		{"P4", "200 namespaces + a veth each into a bridge", false, []row{
+			{"last netns seen", "s", 0.4, 0.3}, {"last veth seen", "s", 15, 0.5}, {"last edge seen", "s", 15, 0.5},
+			{"agent CPU", "s", 7.1, 1}, {"agent peak RSS", "MB", 195, 60}, {"files per namespace", "", 4.1, 2},
+		}, measureCreation},
+		{"P5", "the same deleted", false, []row{{"graph agrees with the kernel", "s", never, 1}}, measureDeletion},
+		{"P6", "100k nodes + 100k edges in one Sync", false, []row{
+			{"elements", "/s", 5800, 150_000}, {"analyzer RSS after", "MB", 942, 250},
+		}, measureSync},
+		{"P7", "10k nodes + 10k edges in single messages", false, []row{{"elements", "/s", 2700, 100_000}}, measureMessages},
+		{"P8", "G.V('id')", false, []row{{"p50", "ms", 0.25, 0.15}, {"p99", "ms", 0, 0}}, measureID},
+		{"P9", "G.V().Has('Name','n500')", false, []row{{"p50", "ms", 113, 0.3}, {"p99", "ms", 288, 1}}, measureName},
+		{"P10", "G.V().Has('Type','x').Count()", false, []row{{"p50", "ms", 117, 1}, {"p99", "ms", 169, 3}}, measureType},
+		{"P11", "G.V().Has('Name','n500').Out().Out()", false, []row{{"p50", "ms", 157, 0.5}, {"p99", "ms", 206, 2}}, measureOut},
+		{"P12", "G.V().Has('Name',Regex('n50.*')).Count()", false, []row{{"p50", "ms", 152, 25}, {"p99", "ms", 172, 40}}, measureRegex},
+		{"P13", "G", false, []row{{"time", "s", 2.2, 0.5}, {"RSS added", "MB", 600, 20}}, measureGraph},
+		{"P14", "ShortestPathTo across 100k nodes", false, []row{
+			{"random tree", "s", 45, 0.2}, {"chain: all nodes answered", "s", 0, 0}, {"CPU after the client gave up", "s/s", 1, 0.1},
+		}, measurePath},
+		{"P24", "all-in-one playbook, binary at hand", true, []row{
+			{"first run", "s", 32, 15}, {"second run", "s", 32, 6}, {"second run: changed", "", 4, 0},
+		}, measurePlaybook},
+	}
+}
+
+// never stands for a reference that was never reached.
+const never = 1e9

@@ -1,0 +1,90 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// newLog returns the log of an etcd server or client, and where its last words arrive. etcd ends the process when it cannot go on, from
+// any of its goroutines; here only that goroutine ends, and the service tells why.
+func newLog(log slog.Handler, verbose bool) (*zap.Logger, <-chan error) {
+	hook := lastWords{make(chan error, 1)}
+	return zap.New(logCore{log: log, verbose: verbose}, zap.WithPanicHook(hook), zap.WithFatalHook(hook)), hook.fatal
+}
+
+type lastWords struct{ fatal chan error }
+
+// OnWrite implements zapcore.CheckWriteHook.
+func (l lastWords) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+	err := errors.New(e.Message)
+	for _, f := range fields {
+		if cause, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
+			err = fmt.Errorf("%w: %w", err, cause)
+		}
+	}
+	select {
+	case l.fatal <- err:
+	default: // the first is the cause
+	}
+	runtime.Goexit()
+}
+
+// logCore hands etcd's messages to slog: from warnings up, or all of them when verbose.
+type logCore struct {
+	log     slog.Handler
+	verbose bool
+}
+
+func (c logCore) Enabled(l zapcore.Level) bool {
+	return (c.verbose || l >= zapcore.WarnLevel) && c.log.Enabled(context.Background(), level(l))
+}
+
+func level(l zapcore.Level) slog.Level {
+	switch {
+	case l >= zapcore.ErrorLevel:
+		return slog.LevelError
+	case l == zapcore.WarnLevel:
+		return slog.LevelWarn
+	case l == zapcore.InfoLevel:
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
+}
+
+func (c logCore) With(fields []zapcore.Field) zapcore.Core {
+	c.log = c.log.WithAttrs(attrs(fields))
+	return c
+}
+
+func (c logCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return checked.AddCore(e, c)
+	}
+	return checked
+}
+
+func (c logCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	record := slog.NewRecord(e.Time, level(e.Level), "etcd: "+e.Message, 0)
+	record.AddAttrs(attrs(fields)...)
+	return c.log.Handle(context.Background(), record)
+}
+
+func (c logCore) Sync() error { return nil }
+
+func attrs(fields []zapcore.Field) []slog.Attr {
+	values := zapcore.NewMapObjectEncoder()
+	list := make([]slog.Attr, 0, len(fields))
+	for _, f := range fields {
+		f.AddTo(values)
+		if v, ok := values.Fields[f.Key]; ok {
+			list = append(list, slog.Any(f.Key, v))
+		}
+	}
+	return list
+}

@@ -1,0 +1,242 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// Each tick wakes the processor, and that is nearly all that an idle server costs. A single member has nobody to send heartbeats to,
+// so it ticks slowly; start then makes it leader at once instead of waiting for an election. Members of a cluster keep etcd's pace.
+const (
+	soloTick     = 1000 // ms
+	soloElection = 5 * soloTick
+)
+
+// server translates the configuration into etcd's.
+func (c Config) server(log *zap.Logger) (*embed.Config, error) {
+	client, peer, err := c.urls()
+	if err != nil {
+		return nil, err
+	}
+	e := embed.NewConfig()
+	e.Name, e.Dir = c.Name, c.DataDir
+	if e.Name == "" {
+		e.Name = embed.DefaultName
+	}
+	e.ListenClientUrls, e.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+	e.ListenPeerUrls, e.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+	e.InitialCluster = e.Name + "=" + peer.String()
+	e.TickMs, e.ElectionMs = soloTick, soloElection
+	if len(c.Peers) > 0 {
+		mine, ok := c.Peers[e.Name]
+		if !ok {
+			return nil, fmt.Errorf("etcd.name %q is not one of etcd.peers", e.Name)
+		}
+		advertised, err := url.Parse(mine)
+		if err != nil || advertised.Host == "" {
+			return nil, fmt.Errorf("etcd.peers: %q of %s is not a URL", mine, e.Name)
+		}
+		e.AdvertisePeerUrls = []url.URL{*advertised}
+		var members []string
+		for name, at := range c.Peers {
+			members = append(members, name+"="+at)
+		}
+		slices.Sort(members)
+		e.InitialCluster = strings.Join(members, ",")
+	}
+	if len(c.Peers) > 1 {
+		e.TickMs, e.ElectionMs = 100, 1000
+	}
+	e.MaxWalFiles, e.MaxSnapFiles = uint(max(0, c.MaxWALFiles)), uint(max(0, c.MaxSnapFiles))
+	// A few hundred small resources: a short log in memory, a small file, no history to speak of.
+	e.SnapshotCount, e.SnapshotCatchUpEntries = 1000, 100
+	e.QuotaBackendBytes = 256 << 20
+	e.AutoCompactionMode, e.AutoCompactionRetention = embed.CompactorModeRevision, "1000"
+	// The log is synced with each write; this only delays folding it into the database.
+	e.BackendBatchInterval = 5 * time.Second
+	e.EnableGRPCGateway = false
+	// A page in a browser must not reach it through a name of its own that resolves to this address.
+	e.HostWhitelist = map[string]struct{}{client.Hostname(): {}, "localhost": {}, "127.0.0.1": {}, "::1": {}}
+	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
+	return e, nil
+}
+
+func (c Config) urls() (client, peer url.URL, err error) {
+	host, text, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return client, peer, fmt.Errorf("etcd.listen %q: %w", c.Listen, err)
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || port == 0 || port == math.MaxUint16 {
+		return client, peer, fmt.Errorf("etcd.listen %q: want a port from 1 to 65534, the next one is used too", c.Listen)
+	}
+	at := func(port uint64) url.URL {
+		return url.URL{Scheme: "http", Host: net.JoinHostPort(host, strconv.FormatUint(port, 10))}
+	}
+	return at(port), at(port + 1), nil
+}
+
+// start returns a server that answers requests, or an error that says what is in its way.
+func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error) (*embed.Etcd, error) {
+	cfg, err := s.cfg.server(log)
+	if err != nil {
+		return nil, err
+	}
+	if err := claim(s.cfg.DataDir); err != nil {
+		return nil, err
+	}
+	failed := func(err error) (*embed.Etcd, error) {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = s.taken(cfg, err)
+		}
+		return nil, fmt.Errorf("start embedded etcd in %s: %w", s.cfg.DataDir, err)
+	}
+	type result struct {
+		server *embed.Etcd
+		err    error
+	}
+	started := make(chan result, 1) // stays empty after last words: etcd waits for the goroutine that spoke them
+	go func() {
+		server, err := embed.StartEtcd(cfg)
+		started <- result{server, err}
+	}()
+	var server *embed.Etcd
+	select {
+	case r := <-started:
+		if r.err != nil {
+			return failed(r.err)
+		}
+		server = r.server
+	case err := <-fatal:
+		return failed(err)
+	}
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for {
+		select {
+		case <-server.Server.ReadyNotify():
+			return server, nil
+		case <-again.C:
+			if len(s.cfg.Peers) <= 1 && server.Server.Leader() == 0 {
+				campaign(ctx, server)
+			}
+			continue
+		case <-ctx.Done():
+			err = ctx.Err()
+		case err = <-server.Err():
+		case err = <-fatal:
+		case <-server.Server.StopNotify():
+			err = errors.New("it stopped by itself")
+		}
+		s.stop(server)
+		return failed(err)
+	}
+}
+
+// campaign makes a lone member stand for election now: it gets the message with which a leader hands over its office (raft,
+// section 3.10), which is obeyed without waiting for the election timeout. Too early – the member has not read its own
+// membership yet – it is ignored.
+func campaign(ctx context.Context, server *embed.Etcd) {
+	id := uint64(server.Server.MemberID())
+	_ = server.Server.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: &id, To: &id})
+}
+
+// stopGrace is how long clients of the embedded server may finish; a service has 2 s to end.
+const stopGrace = 1200 * time.Millisecond
+
+// stop ends the server; false when it had to be cut off.
+func (s *Service) stop(server *embed.Etcd) bool {
+	closed := make(chan struct{})
+	go func() { defer close(closed); server.Close() }()
+	select {
+	case <-closed:
+		return true
+	case <-time.After(stopGrace):
+	}
+	// Streams of remote clients hold up the graceful way; cut the server off under them.
+	go server.Server.HardStop()
+	select {
+	case <-closed:
+		return true
+	case <-time.After(stopGrace / 4):
+		return false
+	}
+}
+
+// claim makes the data directory and makes sure that it can be written and is nobody else's: etcd itself would wait for the lock
+// for ever.
+func claim(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make etcd data directory: %w", err)
+	}
+	probe, err := os.CreateTemp(dir, ".writable-*")
+	if err != nil {
+		return fmt.Errorf("write to etcd data directory %s: %w", dir, errors.Unwrap(err))
+	}
+	probe.Close()
+	os.Remove(probe.Name())
+	name := filepath.Join(dir, "member", "snap", "db")
+	db, err := os.OpenFile(name, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open etcd data: %w", err)
+	}
+	defer db.Close() // drops the lock, too
+	if unix.Flock(int(db.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return fmt.Errorf("etcd data directory %s is in use by %s", dir, lockHolder(db))
+	}
+	return nil
+}
+
+// lockHolder names the process that holds the lock of a file, from /proc/locks.
+func lockHolder(f *os.File) string {
+	const unknown = "another process"
+	var st unix.Stat_t
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil || unix.Fstat(int(f.Fd()), &st) != nil {
+		return unknown
+	}
+	id := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	for line := range strings.Lines(string(locks)) {
+		// 1: FLOCK  ADVISORY  WRITE 4711 fe:00:131 0 EOF
+		if f := strings.Fields(line); len(f) > 5 && f[5] == id {
+			name, _ := os.ReadFile(filepath.Join("/proc", f[4], "comm"))
+			return strings.TrimSpace(fmt.Sprintf("pid %s (%s)", f[4], strings.TrimSpace(string(name))))
+		}
+	}
+	return unknown
+}
+
+// taken says which of the two addresses is in use, and by whom.
+func (s *Service) taken(cfg *embed.Config, err error) error {
+	for _, u := range []url.URL{cfg.ListenClientUrls[0], cfg.ListenPeerUrls[0]} {
+		l, failed := net.Listen("tcp", u.Host)
+		if failed == nil {
+			l.Close()
+			continue
+		}
+		if who := s.opts.WhoListens(u.Host); who != "" {
+			return fmt.Errorf("%s is in use by %s: %w", u.Host, who, syscall.EADDRINUSE)
+		}
+		return fmt.Errorf("%s is in use: %w", u.Host, syscall.EADDRINUSE)
+	}
+	return err
+}

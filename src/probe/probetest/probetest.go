@@ -1,0 +1,150 @@
+// Package probetest runs topology probes in tests: on a graph of their own, compared with what must come out, or with a golden file.
+package probetest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"skydive/src/field"
+	"skydive/src/graph"
+	"skydive/src/probe"
+)
+
+// Host is a graph with a host node, as an agent starts with.
+type Host struct {
+	Graph    *graph.Graph
+	Env      probe.Env
+	Registry *prometheus.Registry
+
+	mu      sync.Mutex
+	running bool
+	reason  string
+}
+
+// NewHost returns a host named "h1".
+func NewHost(t testing.TB) *Host {
+	t.Helper()
+	const id, origin = "h1", "agent.h1"
+	h := &Host{
+		Graph:    graph.New(graph.Options{Hooks: []func(*graph.Tx){probe.TID(origin)}}),
+		Registry: prometheus.NewRegistry(),
+	}
+	root, err := probe.AddHost(h.Graph, probe.HostNode{ID: id, Hostname: "host1", Origin: origin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.DiscardHandler
+	if testing.Verbose() {
+		log = slog.NewTextHandler(t.Output(), nil)
+	}
+	h.Env = probe.Env{
+		Graph: h.Graph, Root: root, Host: id, Origin: origin, Log: slog.New(log), Registerer: h.Registry,
+		Running: func(reason string) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.running, h.reason = true, reason
+		},
+	}
+	return h
+}
+
+// Running tells whether the probe said that it runs, and what it lacks.
+func (h *Host) Running() (bool, string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.running, h.reason
+}
+
+// Run runs a probe until the returned function is called, or the test ends; the probe must then end without error.
+func (h *Host) Run(t testing.TB, p probe.Probe) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("probe: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// Eventually waits until ok holds, which must be within a time, and returns how long it took.
+func Eventually(t testing.TB, within time.Duration, what string, ok func() bool) time.Duration {
+	t.Helper()
+	start := time.Now()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Since(start) > within {
+			t.Fatalf("%s: not within %v", what, within)
+		}
+		<-tick.C
+	}
+	return time.Since(start)
+}
+
+// Find returns the nodes whose metadata have the given values, in alternating keys and values.
+func (h *Host) Find(pairs ...any) []*graph.Node {
+	var f field.Filter
+	for _, e := range field.Make(pairs...) {
+		f.Terms = append(f.Terms, field.Term{Key: e.Key, Pred: field.Eq{V: e.Value}})
+	}
+	return slices.Collect(h.Graph.Snapshot().Nodes(f))
+}
+
+var update = flag.Bool("update", false, "write golden files instead of comparing with them")
+
+// Golden compares what a probe made of recorded input with a golden file of JSON.
+func Golden(t testing.TB, got any, file string) {
+	t.Helper()
+	text, err := json.MarshalIndent(got, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = append(text, '\n')
+	if *update {
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(text, want) {
+		t.Errorf("%s differs; write it anew with -update if this is right:\n%s", file, diff(string(want), string(text)))
+	}
+}
+
+// diff shows the lines that differ.
+func diff(want, got string) string {
+	var b strings.Builder
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range max(len(w), len(g)) {
+		line := func(lines []string) string {
+			if i < len(lines) {
+				return lines[i]
+			}
+			return ""
+		}
+		if line(w) != line(g) {
+			b.WriteString("- " + line(w) + "\n+ " + line(g) + "\n")
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,94 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Capture asks for packets: which nodes, how, and what to make of them.
+type Capture struct {
+	Identity
+	GremlinQuery    string `json:",omitempty"` // selects the nodes
+	BPFFilter       string `json:",omitempty"`
+	Name            string `json:",omitempty"`
+	Description     string `json:",omitempty"`
+	Type            string `json:",omitempty"` // one of CaptureTypes; "" is the default of the node's type
+	Count           int    // nodes on which it is active; computed
+	Port            int    `json:",omitempty"` // of sFlow
+	SamplingRate    uint32 // 1 in n packets
+	PollingInterval uint32 // seconds
+	RawPacketLimit  int    `json:",omitempty"` // raw packets kept per flow, at most 10
+	HeaderSize      int    `json:",omitempty"` // bytes kept of each packet, 14 to 4096; 0 is the default of the type
+	ExtraTCPMetric  bool
+	IPDefrag        bool
+	ReassembleTCP   bool
+	LayerKeyMode    string `json:",omitempty"` // L2 or L3
+	ExtraLayers     int    `json:",omitempty"` // bits: 1 VRRP, 2 DNS, 4 DHCPv4
+	Target          string `json:",omitempty"` // host:port that gets the packets or flows, instead of the analyzer
+	TargetType      string `json:",omitempty"` // "", local, netflowv5, erspanv1
+}
+
+// CaptureTypes are the names of the public API for ways to get packets.
+func CaptureTypes() []string {
+	return []string{"afpacket", "ebpf", "ovsmirror", "ovsnetflow", "ovssflow", "pcap", "pcapsocket", "sflow"}
+}
+
+// SetDefaults fills in LayerKeyMode.
+func (c *Capture) SetDefaults(d Defaults) {
+	if c.LayerKeyMode == "" {
+		if c.LayerKeyMode = d.LayerKeyMode; c.LayerKeyMode == "" {
+			c.LayerKeyMode = "L2"
+		}
+	}
+}
+
+// Validate implements Resource.
+func (c *Capture) Validate() error {
+	faults := []error{checkGremlin("GremlinQuery", c.GremlinQuery)}
+	if c.Type != "" && !slices.Contains(CaptureTypes(), c.Type) {
+		faults = append(faults, fault("Type", fmt.Sprintf("Not a valid capture type: %s, available types: %v", c.Type, CaptureTypes())))
+	}
+	if c.RawPacketLimit < 0 || c.RawPacketLimit > 10 {
+		faults = append(faults, fault("RawPacketLimit", "A valid raw packet limit size is > 0 && <= 10"))
+	}
+	if c.HeaderSize != 0 && (c.HeaderSize < 14 || c.HeaderSize > 4096) {
+		faults = append(faults, fault("HeaderSize", "A valid header size is >= 14 && <= 4096"))
+	}
+	if c.LayerKeyMode != "" && c.LayerKeyMode != "L2" && c.LayerKeyMode != "L3" {
+		faults = append(faults, fault("LayerKeyMode", "Not a valid layer key mode"))
+	}
+	if c.Target != "" && !isHostPort(c.Target) {
+		faults = append(faults, fault("Target", "Not a valid address"))
+	}
+	if c.Type == "ebpf" && c.BPFFilter != "" {
+		faults = append(faults, errors.New("ebpf capture doesn't support BPF filtering"))
+	}
+	if c.Type == "ebpf" && c.RawPacketLimit != 0 {
+		faults = append(faults, errors.New("ebpf capture doesn't support raw packet capture"))
+	}
+	return errors.Join(faults...)
+}
+
+func isHostPort(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	return err == nil && portErr == nil && n > 0 && host != "" && !strings.ContainsAny(host, " /")
+}
+
+// Conflict wraps ErrDuplicate for a capture of the same type on the same nodes, unless filters tell them apart and the type can
+// capture more than once on a node.
+func (c *Capture) Conflict(other Resource) error {
+	o, ok := other.(*Capture)
+	if !ok || c.Type != o.Type || c.GremlinQuery != o.GremlinQuery {
+		return nil
+	}
+	once := c.Type != "" && c.Type != "afpacket" && c.Type != "pcap"
+	if once || c.BPFFilter == o.BPFFilter {
+		return ErrDuplicate
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package resource
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Injection asks for packets to be sent from a node. All fields are in its JSON, always.
+type Injection struct {
+	Identity
+	Src, Dst         string // Gremlin: the first node each; looked up when it is created
+	SrcIP, DstIP     string // instead of the addresses of the nodes
+	SrcMAC, DstMAC   string
+	SrcPort, DstPort uint16
+	Type             string // icmp4, icmp6, tcp4, tcp6, udp4 or udp6
+	Payload          string
+	ICMPID           uint16
+	Count            uint64 // packets
+	Interval         uint64 // milliseconds between packets
+	Mode             string // "", unique or random
+	IncrementPayload int64  // bytes added after each packet
+	StartTime        time.Time
+	Pcap             []byte // a pcap file to send instead
+	TTL              uint8
+}
+
+// Validate implements Resource. Whether the nodes exist is for the engine that sends to say.
+func (p *Injection) Validate() error {
+	faults := []error{checkGremlin("Src", p.Src)}
+	if p.Dst != "" {
+		faults = append(faults, checkGremlin("Dst", p.Dst))
+	}
+	for _, f := range []struct{ name, ip string }{{"SrcIP", p.SrcIP}, {"DstIP", p.DstIP}} {
+		_, notAddr := netip.ParseAddr(f.ip)
+		if _, notPrefix := netip.ParsePrefix(f.ip); f.ip != "" && notAddr != nil && notPrefix != nil {
+			faults = append(faults, fault(f.name, "Not a IP or CIDR address"))
+		}
+	}
+	for _, f := range []struct{ name, mac string }{{"SrcMAC", p.SrcMAC}, {"DstMAC", p.DstMAC}} {
+		if _, err := net.ParseMAC(f.mac); f.mac != "" && err != nil {
+			faults = append(faults, fault(f.name, "Not a MAC address"))
+		}
+	}
+	if !slices.Contains([]string{"icmp4", "icmp6", "tcp4", "tcp6", "udp4", "udp6"}, p.Type) {
+		faults = append(faults, errors.New("given type is not supported"))
+	}
+	if !slices.Contains([]string{"", "unique", "random"}, p.Mode) {
+		faults = append(faults, errors.New("given mode is not supported"))
+	}
+	return errors.Join(faults...)
+}
