@@ -42,9 +42,10 @@ class Binary(unittest.TestCase):
         self.git("add", ".")
         self.git("commit", "-q", "-m", text)
 
-    def run_script(self, what=None, path=None, **environ):
-        path = path or "%s:%s" % (self.tools, os.environ["PATH"])
-        done = subprocess.run(["/bin/sh", SCRIPT, what or self.checkout], env={**os.environ, "PATH": path, **environ}, text=True, capture_output=True)
+    def run_script(self, what=None, checksum="", **environ):
+        path = "%s:%s" % (self.tools, os.environ["PATH"])
+        done = subprocess.run(["/bin/sh", SCRIPT, what or self.checkout, checksum], env={**os.environ, "PATH": path, **environ},
+                              text=True, capture_output=True)
         return done.returncode, done.stdout.split(), done.stderr
 
     def sum(self):
@@ -83,6 +84,9 @@ class Binary(unittest.TestCase):
     def test_a_given_file_is_taken_as_it_is(self):
         given = self.checkout / "file"
         self.assertEqual(self.run_script(given)[1], [hashlib.sha256(given.read_bytes()).hexdigest()])
+        code, _, error = self.run_script(given, checksum="0" * 64)
+        self.assertEqual(code, 1)
+        self.assertIn("skydive_binary_checksum", error)
         code, _, error = self.run_script(self.checkout / "absent")
         self.assertEqual(code, 1)
         self.assertIn("does not exist", error)

@@ -60,7 +60,7 @@ type State struct {
 	Address string // listening address, or the servers
 	State   string // "starting", "running" or "stopped"
 	Reason  string `json:",omitempty"` // why it is not running
-	Since   int64  // ms since the epoch
+	Since   time.Time
 }
 
 // Service is the store, and the embedded server when there is one. All methods may be called by several goroutines, at any time.
@@ -91,7 +91,7 @@ func New(cfg Config, o Options) (*Service, error) {
 			return nil, errors.New("etcd.data_dir is empty")
 		}
 	}
-	s.state = State{Mode: "external", Address: strings.Join(cfg.Servers, ","), State: "starting", Since: time.Now().UnixMilli()}
+	s.state = State{Mode: "external", Address: strings.Join(cfg.Servers, ","), State: "starting", Since: time.Now()}
 	if cfg.Embedded {
 		s.state.Mode, s.state.Address = "embedded", cfg.Listen
 	}
@@ -112,7 +112,7 @@ func (s *Service) setState(state, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state.State != state || s.state.Reason != reason {
-		s.state.State, s.state.Reason, s.state.Since = state, reason, time.Now().UnixMilli()
+		s.state.State, s.state.Reason, s.state.Since = state, reason, time.Now()
 	}
 }
 

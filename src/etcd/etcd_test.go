@@ -115,7 +115,7 @@ func TestNotReadyBeforeAndAfter(t *testing.T) {
 		t.Errorf("before Run: %v", err)
 	}
 	s, stop := run(t, cfg)
-	if st := s.Status(); st.State != "running" || st.Mode != "embedded" || st.Address != cfg.Listen || st.Since == 0 {
+	if st := s.Status(); st.State != "running" || st.Mode != "embedded" || st.Address != cfg.Listen || st.Since.IsZero() {
 		t.Errorf("status %+v", st)
 	}
 	if err := stop(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -62,8 +63,17 @@ func (c logCore) With(fields []zapcore.Field) zapcore.Core {
 	return c
 }
 
+// expected are complaints of every healthy start with this configuration: one port, no authentication of its own, and a storage
+// version that is only written with the first batch. They would only worry whoever reads the log.
+var expected = []string{
+	"Running http and grpc server on single port. This is not recommended for production.",
+	"simple token is not cryptographically signed",
+	"Failed to detect schema version",
+	"failed to update storage version",
+}
+
 func (c logCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) {
+	if c.Enabled(e.Level) && (c.verbose || !slices.Contains(expected, e.Message)) {
 		return checked.AddCore(e, c)
 	}
 	return checked

@@ -1,8 +1,10 @@
 package field
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -172,6 +174,34 @@ func TestPredicates(t *testing.T) {
 	for _, bad := range []string{"^a", "a$", "("} {
 		if _, err := NewRegex(bad); err == nil {
 			t.Errorf("regex %q accepted", bad)
+		}
+	}
+}
+
+// TestADecoderKeepsNothingOfItsInput reads many values with one Decoder, out of one buffer that is overwritten each time.
+func TestADecoderKeepsNothingOfItsInput(t *testing.T) {
+	d := NewDecoder()
+	var texts []string
+	var values []Value
+	for i := range 5000 {
+		texts = append(texts, fmt.Sprintf(`{"A%d":"b%d","L":[%d,%d.5,"\u00e9%d","%040d"],"O":{"K":"v%d"},"P":{"K":%d,"M":{"N":"%d"}},"Same":{"RelationType":"layer2"}}`,
+			i%7, i%1500, i%700, i, i%3, i, i%4, i%5, i%6))
+		in := []byte(texts[i])
+		v, err := d.Value(NewJSON(bytes.NewBuffer(in)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		values = append(values, v)
+		for j := range in {
+			in[j] = 'x'
+		}
+	}
+	for i, v := range values {
+		if want := object(t, texts[i]); !Equal(v, want) {
+			t.Fatalf("%s became %s", texts[i], AppendJSON(nil, v))
+		}
+		if i > 0 && &values[i].(Object)[4].Value.(Object)[0] != &values[0].(Object)[4].Value.(Object)[0] {
+			t.Fatalf("value %d has a copy of what all have", i)
 		}
 	}
 }

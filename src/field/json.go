@@ -119,11 +119,13 @@ func NewJSON(r io.Reader) *jsontext.Decoder {
 	return jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 }
 
-// Decoder reads Values from a token stream. Short strings that repeat – keys, types, states – are stored once, in a table of
-// fixed size. A Decoder belongs to one goroutine.
+// Decoder reads Values from a token stream. What repeats – keys, types, states, the metadata of edges – is stored once, in tables
+// of fixed size. A Decoder belongs to one goroutine.
 type Decoder struct {
 	seed    maphash.Seed
-	strings [1024]Value // direct-mapped: a collision costs a copy, never memory
+	strings [512][2]Value // by hash, the one used last first, so that the many that come once do not drive out the common ones
+	numbers [256]Value    // the low ones need no table: Go keeps one of each up to 255
+	objects [256]Value
 	scratch []Entry
 	buf     []byte
 }
@@ -156,17 +158,17 @@ func (d *Decoder) value(dec *jsontext.Decoder, depth int) (Value, error) {
 		_, err := dec.ReadToken()
 		return list, err
 	case '"':
-		return d.str(dec)
+		text, err := d.text(dec)
+		if err != nil {
+			return nil, err
+		}
+		return d.intern(text), nil
 	case '0':
 		raw, err := dec.ReadValue()
 		if err != nil {
 			return nil, err
 		}
-		n, err := parseNumber(string(raw))
-		if err != nil {
-			return nil, fmt.Errorf("number %.40s: %w", raw, err)
-		}
-		return n, nil
+		return d.number(raw)
 	}
 	tok, err := dec.ReadToken()
 	if err != nil {
@@ -182,7 +184,6 @@ func (d *Decoder) value(dec *jsontext.Decoder, depth int) (Value, error) {
 	}
 	return nil, fmt.Errorf("unexpected JSON token %s", tok.Kind())
 }
-
 func (d *Decoder) object(dec *jsontext.Decoder, depth int) (Value, error) {
 	if _, err := dec.ReadToken(); err != nil {
 		return nil, err
@@ -206,21 +207,52 @@ func (d *Decoder) object(dec *jsontext.Decoder, depth int) (Value, error) {
 	if _, err := dec.ReadToken(); err != nil {
 		return nil, err
 	}
-	o := make(Object, len(d.scratch)-base)
-	copy(o, d.scratch[base:])
-	return sorted(o), nil
+	found := sorted(d.scratch[base:])
+	if len(found) > shareLimit {
+		return clone(found), nil
+	}
+	slot := &d.objects[d.hash(found)%uint64(len(d.objects))]
+	if !Equal(*slot, found) {
+		*slot = clone(found)
+	}
+	return *slot, nil
+}
+
+// clone copies o without room to grow.
+func clone(o Object) Object {
+	c := make(Object, len(o))
+	copy(c, o)
+	return c
+}
+
+// shareLimit is how many entries an object may have that is looked for among the last ones: most larger ones are unique.
+const shareLimit = 2
+
+// hash tells small objects apart well enough to find most that repeat.
+func (d *Decoder) hash(o Object) (h uint64) {
+	for i := range o {
+		h += maphash.String(d.seed, o[i].Key)
+		if s, ok := o[i].Value.(string); ok {
+			h = h<<1 ^ maphash.String(d.seed, s)
+		}
+	}
+	return h
 }
 
 // Text reads a JSON string, stored once when it repeats.
 func (d *Decoder) Text(dec *jsontext.Decoder) (string, error) {
-	v, err := d.str(dec)
+	text, err := d.text(dec)
 	if err != nil {
 		return "", err
 	}
-	return v.(string), nil
+	if len(text) > internLimit {
+		return string(text), nil // not by way of a Value, which would take memory of its own
+	}
+	return d.intern(text).(string), nil
 }
 
-func (d *Decoder) str(dec *jsontext.Decoder) (Value, error) {
+// text reads a JSON string; the result is valid until the next read.
+func (d *Decoder) text(dec *jsontext.Decoder) ([]byte, error) {
 	raw, err := dec.ReadValue()
 	if err != nil {
 		return nil, err
@@ -228,7 +260,7 @@ func (d *Decoder) str(dec *jsontext.Decoder) (Value, error) {
 	if raw.Kind() != '"' {
 		return nil, fmt.Errorf("expected a JSON string, found %.32s", raw)
 	}
-	text := []byte(raw[1 : len(raw)-1])
+	text := raw[1 : len(raw)-1]
 	if bytes.IndexByte(text, '\\') >= 0 || !utf8.Valid(text) {
 		d.buf, err = jsontext.AppendUnquote(d.buf[:0], raw)
 		if err != nil && !utf8.Valid(d.buf) {
@@ -236,7 +268,7 @@ func (d *Decoder) str(dec *jsontext.Decoder) (Value, error) {
 		}
 		text = d.buf
 	}
-	return d.intern(text), nil
+	return text, nil
 }
 
 // internLimit is the longest text worth a slot: identifiers are longer, and mostly unique.
@@ -247,11 +279,30 @@ func (d *Decoder) intern(text []byte) Value {
 		return string(text)
 	}
 	slot := &d.strings[maphash.Bytes(d.seed, text)%uint64(len(d.strings))]
-	if s, ok := (*slot).(string); ok && s == string(text) {
-		return *slot
+	if s, ok := slot[0].(string); ok && s == string(text) {
+		return slot[0]
 	}
-	*slot = string(text)
-	return *slot
+	slot[0], slot[1] = slot[1], slot[0]
+	if s, ok := slot[0].(string); !ok || s != string(text) {
+		slot[0] = string(text)
+	}
+	return slot[0]
+}
+
+func (d *Decoder) number(raw []byte) (Value, error) {
+	n, err := strconv.ParseInt(string(raw), 10, 64)
+	if err != nil {
+		v, err := parseNumber(string(raw))
+		if err != nil {
+			return nil, fmt.Errorf("number %.40s: %w", raw, err)
+		}
+		return v, nil
+	}
+	slot := &d.numbers[uint64(n)%uint64(len(d.numbers))]
+	if v, ok := (*slot).(int64); !ok || v != n {
+		*slot = n
+	}
+	return *slot, nil
 }
 
 // parseNumber reads a decimal number, exactly when it is an integer of 64 bits.

@@ -16,10 +16,27 @@ type state struct {
 	epoch      uint64 // structures stamped with it may be changed in place
 	pages      []*page
 	pagesEpoch uint64
-	slots      trie[uint32] // node ID → slot
+	slots      trie[slotOf]
 	edges      trie[*Edge]
-	index      [len(indexed)]trie[slotSet]
+	index      [len(indexed)]trie[entry]
 }
+
+// slotOf tells where a node is.
+type slotOf struct {
+	id   string
+	slot uint32
+}
+
+// entry is the nodes that share a text.
+type entry struct {
+	text string
+	set  slotSet
+}
+
+func (s slotOf) key() string   { return s.id }
+func (e entry) key() string    { return e.text }
+func (e *Edge) key() string    { return e.ID }
+func (h halfEdge) key() string { return h.edge.ID }
 
 const pageSlots = 256
 
@@ -57,11 +74,11 @@ func (s *edgeSet) add(epoch uint64, h halfEdge) {
 	if s.many == nil {
 		s.many = new(trie[halfEdge])
 		for _, f := range s.few {
-			s.many.set(epoch, f.edge.ID, f)
+			s.many.set(epoch, f)
 		}
 		s.few = nil
 	}
-	s.many.set(epoch, h.edge.ID, h)
+	s.many.set(epoch, h)
 }
 
 func (s *edgeSet) drop(epoch uint64, id string) {
@@ -76,7 +93,7 @@ func (s *edgeSet) drop(epoch uint64, id string) {
 
 func (s *edgeSet) replace(epoch uint64, h halfEdge) {
 	if s.many != nil {
-		s.many.set(epoch, h.edge.ID, h)
+		s.many.set(epoch, h)
 		return
 	}
 	if i := slices.IndexFunc(s.few, func(o halfEdge) bool { return o.edge.ID == h.edge.ID }); i >= 0 {
@@ -86,7 +103,7 @@ func (s *edgeSet) replace(epoch uint64, h halfEdge) {
 
 func (s *edgeSet) all(yield func(halfEdge) bool) bool {
 	if s.many != nil {
-		return s.many.all(func(_ string, h halfEdge) bool { return yield(h) })
+		return s.many.all(yield)
 	}
 	for _, h := range s.few {
 		if !yield(h) {
@@ -106,11 +123,17 @@ func (s *edgeSet) clone() edgeSet {
 }
 
 func (s *state) vertex(id string) *vertex {
-	slot, ok := s.slots.get(id)
+	at, ok := s.slots.get(id)
 	if !ok {
 		return nil
 	}
-	return s.at(slot)
+	return s.at(at.slot)
+}
+
+// slot returns the slot of a node that is known to be there.
+func (s *state) slot(id string) uint32 {
+	at, _ := s.slots.get(id)
+	return at.slot
 }
 
 func (s *state) at(slot uint32) *vertex { return s.pages[slot/pageSlots].at[slot%pageSlots] }
@@ -142,40 +165,38 @@ func (s *state) own(slot uint32) *vertex {
 }
 
 func (s *state) addNode(slot uint32, n *Node) {
-	s.slots.set(s.epoch, n.ID, slot)
+	s.slots.set(s.epoch, slotOf{n.ID, slot})
 	s.put(slot, &vertex{epoch: s.epoch, node: n})
 	s.reindex(slot, nil, n)
 }
 
 // dropNode removes a node that has no edges left, and returns its slot.
 func (s *state) dropNode(id string) uint32 {
-	slot, _ := s.slots.get(id)
-	s.reindex(slot, s.vertex(id).node, nil)
+	slot := s.slot(id)
+	s.reindex(slot, s.at(slot).node, nil)
 	s.slots.delete(s.epoch, id)
 	s.put(slot, nil)
 	return slot
 }
 
 func (s *state) replaceNode(n *Node) {
-	slot, _ := s.slots.get(n.ID)
+	slot := s.slot(n.ID)
 	v := s.own(slot)
 	old := v.node
 	v.node = n
 	s.reindex(slot, old, n)
 }
 
-func (s *state) addEdge(e *Edge) {
-	s.edges.set(s.epoch, e.ID, e)
-	parent, child := s.ends(e)
+// addEdge adds an edge between the nodes in two slots.
+func (s *state) addEdge(e *Edge, parent, child uint32) {
+	s.edges.set(s.epoch, e)
 	s.own(parent).out.add(s.epoch, halfEdge{e, child})
 	s.own(child).in.add(s.epoch, halfEdge{e, parent})
 }
 
 // ends returns the slots of the nodes of an edge.
 func (s *state) ends(e *Edge) (parent, child uint32) {
-	parent, _ = s.slots.get(e.Parent)
-	child, _ = s.slots.get(e.Child)
-	return parent, child
+	return s.slot(e.Parent), s.slot(e.Child)
 }
 
 func (s *state) dropEdge(e *Edge) {
@@ -186,7 +207,7 @@ func (s *state) dropEdge(e *Edge) {
 }
 
 func (s *state) replaceEdge(e *Edge) {
-	s.edges.set(s.epoch, e.ID, e)
+	s.edges.set(s.epoch, e)
 	parent, child := s.ends(e)
 	s.own(parent).out.replace(s.epoch, halfEdge{e, child})
 	s.own(child).in.replace(s.epoch, halfEdge{e, parent})
@@ -195,29 +216,52 @@ func (s *state) replaceEdge(e *Edge) {
 // reindex moves slot from the index entries of old to those of new; either may be nil.
 func (s *state) reindex(slot uint32, old, new *Node) {
 	for i, key := range indexed {
-		var before, after field.Value
-		if old != nil {
-			before, _ = old.Field(key)
-		}
-		if new != nil {
-			after, _ = new.Field(key)
-		}
-		if field.Equal(before, after) {
+		if old != nil && new != nil && indexedAlike(old, new, key) {
 			continue
 		}
 		t := &s.index[i]
-		eachText(before, func(text string) {
-			set, _ := t.get(text)
-			if set = set.drop(s.epoch, slot); set.n == 0 {
+		eachIndexed(old, key, func(text string) {
+			e, _ := t.get(text)
+			if e.set = e.set.drop(s.epoch, slot); e.set.n == 0 {
 				t.delete(s.epoch, text)
 			} else {
-				t.set(s.epoch, text, set)
+				t.set(s.epoch, e)
 			}
 		})
-		eachText(after, func(text string) {
-			set, _ := t.get(text)
-			t.set(s.epoch, text, set.add(s.epoch, slot))
+		eachIndexed(new, key, func(text string) {
+			e, ok := t.get(text)
+			if !ok {
+				e.text = text
+			}
+			e.set = e.set.add(s.epoch, slot)
+			t.set(s.epoch, e)
 		})
+	}
+}
+
+func indexedAlike(a, b *Node, key string) bool {
+	switch key {
+	case "@Host":
+		return a.Host == b.Host
+	case "@Origin":
+		return a.Origin == b.Origin
+	}
+	before, _ := a.Metadata.Get(key)
+	after, _ := b.Metadata.Get(key)
+	return field.Equal(before, after)
+}
+
+// eachIndexed calls f for each text under which the index of key has n, which may be nil. It is Field without the allocations.
+func eachIndexed(n *Node, key string, f func(string)) {
+	switch {
+	case n == nil:
+	case key == "@Host":
+		f(n.Host)
+	case key == "@Origin":
+		f(n.Origin)
+	default:
+		v, _ := n.Metadata.Get(key)
+		eachText(v, f)
 	}
 }
 

@@ -5,33 +5,30 @@ import (
 	"math/bits"
 )
 
-// trie is a persistent hash map from text to V: a copy of the struct is a snapshot that later changes do not touch.
+// trie is a persistent hash map of items by their key: a copy of the struct is a snapshot that later changes do not touch.
 //
 // Each branch carries the epoch in which it was made. A change made in the same epoch works in place; a change in a later one
 // copies the branches on its path first. Taking a snapshot therefore costs one increment of the epoch (see Graph), and a burst of
 // changes between two snapshots costs hardly more than a plain map.
-type trie[V any] struct {
+type trie[V keyed] struct {
 	root *branch[V]
 	n    int
 }
 
+type keyed interface{ key() string }
+
 const (
-	trieBits = 5
+	trieBits = 6
 	trieMask = 1<<trieBits - 1
 	maxShift = 60 // hash bits used before equal hashes are kept in one list
 )
 
-type branch[V any] struct {
+type branch[V keyed] struct {
 	epoch    uint64
-	leafMap  uint32 // which of the 32 places hold a leaf
-	childMap uint32 // which hold a branch
-	leaves   []leaf[V]
+	leafMap  uint64 // which of the 64 places hold a leaf
+	childMap uint64 // which hold a branch
+	leaves   []V
 	children []*branch[V]
-}
-
-type leaf[V any] struct {
-	key string
-	val V
 }
 
 // trieSeed is fixed for the process: snapshots of several graphs may be compared and walked alike.
@@ -45,33 +42,34 @@ func (t *trie[V]) get(key string) (v V, ok bool) {
 	h := maphash.String(trieSeed, key)
 	for shift := 0; ; shift += trieBits {
 		if shift > maxShift {
-			for i := range b.leaves {
-				if b.leaves[i].key == key {
-					return b.leaves[i].val, true
+			for _, l := range b.leaves {
+				if l.key() == key {
+					return l, true
 				}
 			}
 			return v, false
 		}
-		bit := uint32(1) << (h >> shift & trieMask)
+		bit := uint64(1) << (h >> shift & trieMask)
 		if b.leafMap&bit != 0 {
-			if l := &b.leaves[bits.OnesCount32(b.leafMap&(bit-1))]; l.key == key {
-				return l.val, true
+			if l := b.leaves[bits.OnesCount64(b.leafMap&(bit-1))]; l.key() == key {
+				return l, true
 			}
 			return v, false
 		}
 		if b.childMap&bit == 0 {
 			return v, false
 		}
-		b = b.children[bits.OnesCount32(b.childMap&(bit-1))]
+		b = b.children[bits.OnesCount64(b.childMap&(bit-1))]
 	}
 }
 
-// set stores v under key, in place where the epoch allows.
-func (t *trie[V]) set(epoch uint64, key string, v V) {
+// set stores v, in place where the epoch allows.
+func (t *trie[V]) set(epoch uint64, v V) {
 	if t.root == nil {
 		t.root = &branch[V]{epoch: epoch}
 	}
 	var added bool
+	key := v.key()
 	t.root, added = t.root.set(epoch, maphash.String(trieSeed, key), 0, key, v)
 	if added {
 		t.n++
@@ -87,14 +85,14 @@ func (t *trie[V]) delete(epoch uint64, key string) {
 	t.n--
 }
 
-// all calls yield for each entry until it returns false.
-func (t *trie[V]) all(yield func(string, V) bool) bool {
+// all calls yield for each item until it returns false.
+func (t *trie[V]) all(yield func(V) bool) bool {
 	return t.root == nil || t.root.all(yield)
 }
 
-func (b *branch[V]) all(yield func(string, V) bool) bool {
-	for i := range b.leaves {
-		if !yield(b.leaves[i].key, b.leaves[i].val) {
+func (b *branch[V]) all(yield func(V) bool) bool {
+	for _, l := range b.leaves {
+		if !yield(l) {
 			return false
 		}
 	}
@@ -112,7 +110,7 @@ func (b *branch[V]) own(epoch uint64) *branch[V] {
 		return b
 	}
 	c := &branch[V]{epoch: epoch, leafMap: b.leafMap, childMap: b.childMap}
-	c.leaves = append(make([]leaf[V], 0, len(b.leaves)+1), b.leaves...)
+	c.leaves = append(make([]V, 0, len(b.leaves)+1), b.leaves...)
 	c.children = append(make([]*branch[V], 0, len(b.children)), b.children...)
 	return c
 }
@@ -121,35 +119,35 @@ func (b *branch[V]) set(epoch, hash uint64, shift int, key string, v V) (*branch
 	b = b.own(epoch)
 	if shift > maxShift {
 		for i := range b.leaves {
-			if b.leaves[i].key == key {
-				b.leaves[i].val = v
+			if b.leaves[i].key() == key {
+				b.leaves[i] = v
 				return b, false
 			}
 		}
-		b.leaves = append(b.leaves, leaf[V]{key, v})
+		b.leaves = append(b.leaves, v)
 		return b, true
 	}
-	bit := uint32(1) << (hash >> shift & trieMask)
-	at := bits.OnesCount32(b.childMap & (bit - 1))
+	bit := uint64(1) << (hash >> shift & trieMask)
+	at := bits.OnesCount64(b.childMap & (bit - 1))
 	if b.childMap&bit != 0 {
 		child, added := b.children[at].set(epoch, hash, shift+trieBits, key, v)
 		b.children[at] = child
 		return b, added
 	}
-	i := bits.OnesCount32(b.leafMap & (bit - 1))
+	i := bits.OnesCount64(b.leafMap & (bit - 1))
 	if b.leafMap&bit == 0 {
 		b.leafMap |= bit
-		b.leaves = insert(b.leaves, i, leaf[V]{key, v})
+		b.leaves = insert(b.leaves, i, v)
 		return b, true
 	}
-	if b.leaves[i].key == key {
-		b.leaves[i].val = v
+	if b.leaves[i].key() == key {
+		b.leaves[i] = v
 		return b, false
 	}
 	// Two keys want the place: both move one level down.
 	old := b.leaves[i]
-	child := &branch[V]{epoch: epoch}
-	child, _ = child.set(epoch, maphash.String(trieSeed, old.key), shift+trieBits, old.key, old.val)
+	child := &branch[V]{epoch: epoch, leaves: make([]V, 0, 2)}
+	child, _ = child.set(epoch, maphash.String(trieSeed, old.key()), shift+trieBits, old.key(), old)
 	child, _ = child.set(epoch, hash, shift+trieBits, key, v)
 	b.leafMap &^= bit
 	b.leaves = remove(b.leaves, i)
@@ -162,16 +160,16 @@ func (b *branch[V]) delete(epoch, hash uint64, shift int, key string) *branch[V]
 	b = b.own(epoch)
 	if shift > maxShift {
 		for i := range b.leaves {
-			if b.leaves[i].key == key {
+			if b.leaves[i].key() == key {
 				b.leaves = remove(b.leaves, i)
 				break
 			}
 		}
-	} else if bit := uint32(1) << (hash >> shift & trieMask); b.leafMap&bit != 0 {
-		b.leaves = remove(b.leaves, bits.OnesCount32(b.leafMap&(bit-1)))
+	} else if bit := uint64(1) << (hash >> shift & trieMask); b.leafMap&bit != 0 {
+		b.leaves = remove(b.leaves, bits.OnesCount64(b.leafMap&(bit-1)))
 		b.leafMap &^= bit
 	} else {
-		at := bits.OnesCount32(b.childMap & (bit - 1))
+		at := bits.OnesCount64(b.childMap & (bit - 1))
 		child := b.children[at].delete(epoch, hash, shift+trieBits, key)
 		if child != nil {
 			b.children[at] = child

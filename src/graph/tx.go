@@ -76,16 +76,17 @@ func (t *Tx) AddEdge(e *Edge) error {
 	if t.Edge(e.ID) != nil {
 		return ErrEdgeConflict
 	}
-	parent, child := t.Node(e.Parent), t.Node(e.Child)
-	if parent == nil {
+	parent, ok := t.s.slots.get(e.Parent)
+	if !ok {
 		return ErrParentNotFound
 	}
-	if child == nil {
+	child, ok := t.s.slots.get(e.Child)
+	if !ok {
 		return ErrChildNotFound
 	}
-	e.Parent, e.Child = parent.ID, child.ID // share the text with the nodes
+	e.Parent, e.Child = parent.id, child.id // share the text with the nodes
 	t.stamp(&e.Element)
-	t.s.addEdge(e)
+	t.s.addEdge(e, parent.slot, child.slot)
 	t.changes = append(t.changes, Change{Kind: EdgeAdded, Edge: e})
 	return nil
 }
@@ -217,7 +218,8 @@ func (t *Tx) undo() {
 		case EdgeUpdated:
 			t.s.replaceEdge(c.OldEdge)
 		case EdgeDeleted:
-			t.s.addEdge(c.OldEdge)
+			parent, child := t.s.ends(c.OldEdge)
+			t.s.addEdge(c.OldEdge, parent, child)
 		}
 	}
 }

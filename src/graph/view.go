@@ -60,8 +60,8 @@ func (v View) Slots() int { return len(v.s.pages) * pageSlots }
 
 // Slot returns the slot of a node.
 func (v View) Slot(id string) (Slot, bool) {
-	slot, ok := v.s.slots.get(id)
-	return Slot(slot), ok
+	at, ok := v.s.slots.get(id)
+	return Slot(at.slot), ok
 }
 
 // At returns the node in a slot, or nil.
@@ -85,7 +85,7 @@ func (v View) Around(s Slot) iter.Seq2[*Edge, Slot] {
 // Edges yields the edges that pass the filter.
 func (v View) Edges(f field.Filter) iter.Seq[*Edge] {
 	return func(yield func(*Edge) bool) {
-		v.s.edges.all(func(_ string, e *Edge) bool { return !f.Match(e) || yield(e) })
+		v.s.edges.all(func(e *Edge) bool { return !f.Match(e) || yield(e) })
 	}
 }
 
@@ -196,8 +196,8 @@ func (v View) lookup(t field.Term) (set slotSet, ok bool) {
 	}
 	if key == "@ID" {
 		return v.byText(t, func(id string) slotSet {
-			if slot, ok := v.s.slots.get(id); ok {
-				return slotSet{n: 1, one: slot}
+			if at, ok := v.s.slots.get(id); ok {
+				return slotSet{n: 1, one: at.slot}
 			}
 			return slotSet{}
 		})
@@ -211,17 +211,17 @@ func (v View) lookup(t field.Term) (set slotSet, ok bool) {
 			if v.s.index[i].n*4 > v.NodeCount() {
 				return slotSet{}, false
 			}
-			v.s.index[i].all(func(text string, slots slotSet) bool {
-				if re.MatchText(text) {
-					set = set.union(scratchEpoch, slots)
+			v.s.index[i].all(func(e entry) bool {
+				if re.MatchText(e.text) {
+					set = set.union(scratchEpoch, e.set)
 				}
 				return true
 			})
 			return set, true
 		}
 		return v.byText(t, func(text string) slotSet {
-			slots, _ := v.s.index[i].get(text)
-			return slots
+			e, _ := v.s.index[i].get(text)
+			return e.set
 		})
 	}
 	return slotSet{}, false

@@ -6,7 +6,7 @@ import (
 	"unsafe"
 )
 
-func stat[V any](name string, t *trie[V]) {
+func stat[V keyed](name string, t *trie[V]) {
 	var br, ll, lc, cl, cc, nochild int
 	var walk func(b *branch[V])
 	walk = func(b *branch[V]) {
@@ -25,7 +25,7 @@ func stat[V any](name string, t *trie[V]) {
 	if t.root != nil {
 		walk(t.root)
 	}
-	var l leaf[V]
+	var l V
 	fmt.Printf("%s n=%d branches=%d (childless %d) leaf len=%d cap=%d size=%d child len=%d cap=%d bytes/key=%.1f\n", name, t.n, br, nochild, ll, lc, unsafe.Sizeof(l), cl, cc,
 		float64(br*int(unsafe.Sizeof(branch[V]{}))+lc*int(unsafe.Sizeof(l))+cc*8)/float64(t.n))
 }

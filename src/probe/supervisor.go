@@ -32,7 +32,7 @@ const (
 type Status struct {
 	Status State
 	Reason string `json:",omitempty"` // why it failed or is absent, or what a running one cannot see
-	Since  int64  // milliseconds since the epoch
+	Since  time.Time
 }
 
 const (
@@ -235,7 +235,7 @@ func (u *unit) become(state State, reason string) {
 	if old.Status == state && old.Reason == reason {
 		return
 	}
-	now := time.Now().UnixMilli()
+	now := time.Now()
 	if old.Status == state {
 		now = old.Since
 	}

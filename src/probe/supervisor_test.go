@@ -100,7 +100,7 @@ func TestSupervisorStates(t *testing.T) {
 			t.Errorf("%v", got)
 		}
 		for name, w := range want {
-			if g := got[name]; g.Status != w.Status || g.Reason != w.Reason || g.Since == 0 {
+			if g := got[name]; g.Status != w.Status || g.Reason != w.Reason || g.Since.IsZero() {
 				t.Errorf("%s: %+v", name, g)
 			}
 			if m := host().Metadata; m.Text("Probes."+name+".Status") != string(w.Status) || m.Text("Probes."+name+".Reason") != w.Reason {

@@ -52,6 +52,13 @@ const (
 // maxTries is how often a table that changes while it is read is read again at once; then it must wait for a heartbeat.
 const maxTries = 8
 
+// audit is the time between two complete readings of a namespace, for what the kernel changed without a word that we know of (an
+// alternative name of an interface that is down, a next hop object that is gone).
+const audit = 5 * time.Minute
+
+// rereadDelay is how long the kernel is given to drop routes.
+const rereadDelay = 100 * time.Millisecond
+
 // patience is how long the kernel may take for a part of a dump.
 const patience = 30 * time.Second
 
@@ -85,11 +92,14 @@ func (d *dumps) buried(key any) bool {
 
 func (d *dumps) stuck(now time.Time) bool { return d.active && now.Sub(d.started) > patience }
 
-// resync reads everything in a namespace.
+// resync reads everything in a namespace because events were lost.
 func (m *mirror) resync(ns *namespace) {
-	if ns.synced {
-		m.metrics.resyncs.Inc()
-	}
+	m.metrics.resyncs.Inc()
+	m.readAll(ns)
+}
+
+// readAll reads everything in a namespace.
+func (m *mirror) readAll(ns *namespace) {
 	ns.lastSync = time.Now()
 	ns.queue = ns.queue[:0]
 	clear(ns.asked)
@@ -122,11 +132,33 @@ func (m *mirror) enqueue(ns *namespace, d dump) {
 	m.proceed(ns)
 }
 
-// rereadRoutes reads the routes through an interface again, if it has any.
+// rereadRoutes reads the routes through an interface again, if it has any: not at once, since the event that is the reason for it is sent
+// before the kernel has done with the routes, and a dump meanwhile lacks some that stay.
 func (m *mirror) rereadRoutes(l *link, what table) {
-	if len(l.routes) > 0 {
-		m.enqueue(l.ns, dump{what: what, index: l.info.index})
+	if len(l.routes) == 0 {
+		return
 	}
+	if l.rereads == 0 {
+		m.stale = append(m.stale, l)
+	}
+	l.rereads |= 1 << what
+	if len(m.stale) == 1 {
+		m.reread.Reset(rereadDelay)
+	}
+}
+
+// rereadStale does what rereadRoutes asked for.
+func (m *mirror) rereadStale() {
+	for _, l := range m.stale {
+		for _, what := range []table{dumpRoutes4, dumpRoutes6} {
+			if l.rereads&(1<<what) != 0 && l.info.index != 0 {
+				m.enqueue(l.ns, dump{what: what, index: l.info.index})
+			}
+		}
+		l.rereads = 0
+	}
+	clear(m.stale)
+	m.stale = m.stale[:0]
 }
 
 // rereadOthers does it for what is left of an IPv4 route that lost a next hop: without a word, it may be gone as a whole.

@@ -33,6 +33,8 @@ type mirror struct {
 
 	// What is to go into the graph.
 	flush      *time.Timer
+	stale      []*link // with rereads set
+	reread     *time.Timer
 	flushDue   bool
 	dirty      []*link      // with todo set
 	renamed    []*namespace // with todo set
@@ -55,8 +57,10 @@ func newMirror(p *Probe, group *probe.Group, ctx context.Context) *mirror {
 		namespaces: make(map[netns.ID]*namespace),
 		claims:     make(map[place]map[*link]struct{}),
 		flush:      time.NewTimer(time.Hour),
+		reread:     time.NewTimer(time.Hour),
 	}
 	m.flush.Stop()
+	m.reread.Stop()
 	return m
 }
 
@@ -113,9 +117,10 @@ func (m *mirror) follow(ns *namespace, sock *socket) {
 	ns.sock, ns.trouble, ns.active = sock, nil, false
 	clear(ns.asks)
 	m.group.Go(func() error { return sock.readAll(m.ctx, ns, &m.buffers, m.inbound) })
-	m.resync(ns)
+	m.readAll(ns)
 	// Readings of counters are spread over the time between two of them.
 	ns.nextStats = time.Now().Add(rand.N(m.cfg.MetricsUpdate))
+	ns.nextAudit = time.Now().Add(audit/2 + rand.N(audit))
 }
 
 // open tries to follow a namespace; whatever prevents that is tried again at each heartbeat, and shown.
@@ -203,6 +208,7 @@ func (m *mirror) closeAll() {
 		}
 	}
 	m.flush.Stop()
+	m.reread.Stop()
 	m.metrics.namespaces.Set(0)
 	m.metrics.links.Set(0)
 }
@@ -279,6 +285,10 @@ func (m *mirror) beat(now time.Time) {
 		if !now.Before(ns.nextStats) {
 			ns.nextStats = now.Add(m.cfg.MetricsUpdate)
 			m.enqueue(ns, dump{what: dumpStats})
+		}
+		if !now.Before(ns.nextAudit) {
+			ns.nextAudit = now.Add(audit)
+			m.readAll(ns)
 		}
 		m.resolveRest(ns)
 		m.proceed(ns)

@@ -32,6 +32,7 @@ type namespace struct {
 
 	dumps
 	nextStats time.Time
+	nextAudit time.Time
 
 	node      string       // owner of the interfaces in the graph
 	published field.Object // metadata of node; nil before it is in the graph, and of the host
@@ -109,6 +110,7 @@ type link struct {
 	edges     []string
 	todo      parts
 	later     parts // not urgent: at the next heartbeat
+	rereads   uint8 // tables to read again, by bit
 	// Rendered lists, until what they show changes.
 	routing, arp, fdb field.List
 }

@@ -96,6 +96,8 @@ func (p *Probe) Run(ctx context.Context) (err error) {
 			m.reconcile(v)
 		case now := <-beat.C:
 			m.beat(now)
+		case <-m.reread.C:
+			m.rereadStale()
 		case <-m.flush.C:
 			err = m.publish()
 		}

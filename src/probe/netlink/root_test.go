@@ -330,6 +330,27 @@ addr add 2001:db8:2::1/64 dev w0 nodad`)
 	}
 }
 
+// Two routes have the same key here, and the kernel keeps one of them while the interface is down.
+func TestRootSameAddressTwice(t *testing.T) {
+	l := newLab(t)
+	l.ip("", `link add v0 type veth peer name v1
+link add w0 type veth peer name w1
+link set v0 up
+link set v1 up
+link set w0 up
+link set w1 up`)
+	l.ip("", "link set v0 addrgenmode none\nlink set w0 addrgenmode none")
+	l.start()
+	l.verify(2*time.Second, "")
+	for _, step := range []string{
+		"addr add 10.1.0.1/24 dev v0", "addr add 10.1.0.1/24 dev w0", "link set v0 down", "link set v0 up", "link set w0 down", "link set w0 up",
+		"link set w0 down", "addr del 10.1.0.1/24 dev v0", "link set w0 up", "addr add 10.1.0.1/24 dev v0", "link set v0 down", "addr del 10.1.0.1/24 dev w0", "link set v0 up", "addr add 10.1.0.1/24 dev w0", "link del v0",
+	} {
+		l.ip("", step)
+		l.verify(3*time.Second, "")
+	}
+}
+
 func TestRootNeighbors(t *testing.T) {
 	l := newLab(t)
 	l.ip("", "link add b0 type bridge\nlink add v0 type veth peer name v1\nlink set v0 master b0 up\nlink set v1 up\nlink set b0 up\naddr add 10.1.0.1/24 dev b0")

@@ -1,15 +1,21 @@
 #!/bin/sh
 # Names the binary to deploy: prints "built" when it was built anew, and its SHA-256.
-# usage: binary.sh CHECKOUT          build/skydive of a checkout, built when it is missing or older than HEAD
-#        binary.sh FILE              a binary as it is
-# With SKYDIVE_CHECK set nothing is built (ansible --check).
+# usage: binary.sh CHECKOUT [SHA256]   build/skydive of a checkout, built when it is missing or older than HEAD
+#        binary.sh FILE [SHA256]       a binary as it is
+# A binary that is not the SHA-256 given is refused. With SKYDIVE_CHECK set nothing is built (ansible --check).
 set -eu
 fail() { echo "$*" >&2; exit 1; }
 sum() { sha256sum "$1" 2>/dev/null | cut -d' ' -f1; }
+wanted=${2:-}
+answer() {
+    is=$(sum "$1")
+    [ "${wanted:-$is}" = "$is" ] || fail "skydive_binary_checksum: the SHA-256 of $1 is $is"
+    echo "$is"
+}
 
 if [ ! -d "$1" ]; then
     [ -f "$1" ] || fail "skydive_binary_remote_location: $1 does not exist on the controller"
-    sum "$1"
+    answer "$1"
     exit
 fi
 cd "$1"
@@ -35,4 +41,4 @@ if stale && [ -z "${SKYDIVE_CHECK:-}" ]; then
     [ "$before" = "$(sum $binary)" ] || echo built
 fi
 [ -x $binary ] || fail "$binary does not exist: make build"
-sum $binary
+answer $binary
