@@ -103,8 +103,8 @@ func TestSlowQueryIsNotAStall(t *testing.T) {
 }
 
 func TestReaderThatStops(t *testing.T) {
-	ended := make(chan time.Duration, 1)
 	inBubble(t, func(*Options) {}, func(t *testing.T, s *Server, conn net.Conn) {
+		ended := make(chan time.Duration, 1)
 		s.handle("GET /large", func(w http.ResponseWriter, _ *http.Request) error {
 			began := time.Now()
 			defer func() { ended <- time.Since(began) }()

@@ -1,7 +1,7 @@
 // Package e2e runs the built skydive on hosts made of namespaces, and talks to it as its users do: REST, WebSocket and command line.
 //
-// A host is a network, mount and process namespace of its own, with its own /run/netns, joined to the others by a bridge. Nothing
-// leaves the machine, and nothing of the machine's own network is touched.
+// A host is a network, mount and process namespace of its own, with its own /run/netns and no trace of a Skydive that is deployed on
+// the machine, joined to the others by a bridge. Nothing leaves the machine, and nothing of the machine's own network is touched.
 package e2e
 
 import (
@@ -153,7 +153,8 @@ func (l *Lab) newHost(name string) (*Host, error) {
 	}
 	// The first process ends with its input, so that even a killed test leaves no host behind.
 	h.init = exec.Command("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
-		"mount -t tmpfs -o mode=755 tmpfs /run && mkdir /run/netns && ip link set lo up && echo ready && cat")
+		"mount -t tmpfs -o mode=755 tmpfs /run && mkdir /run/netns && ip link set lo up && "+
+			"for dir in /etc/skydive /var/lib/skydive; do [ ! -d $dir ] || mount -t tmpfs tmpfs $dir; done && echo ready && cat")
 	in, err := h.init.StdinPipe()
 	if err != nil {
 		return nil, err

@@ -44,18 +44,23 @@ func AppendJSON(dst []byte, v Value) []byte {
 		}
 		return append(dst, ']')
 	case Object:
-		dst = append(dst, '{')
-		for i := range v {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = AppendString(dst, v[i].Key)
-			dst = append(dst, ':')
-			dst = AppendJSON(dst, v[i].Value)
-		}
-		return append(dst, '}')
+		return v.AppendJSON(dst)
 	}
 	panic(fmt.Sprintf("field: %T is not a Value", v))
+}
+
+// AppendJSON appends o as JSON.
+func (o Object) AppendJSON(dst []byte) []byte {
+	dst = append(dst, '{')
+	for i := range o {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = AppendString(dst, o[i].Key)
+		dst = append(dst, ':')
+		dst = AppendJSON(dst, o[i].Value)
+	}
+	return append(dst, '}')
 }
 
 // AppendString appends s as a JSON string; bytes that are not UTF-8 become U+FFFD.
@@ -78,7 +83,7 @@ func AppendString(dst []byte, s string) []byte {
 }
 
 // MarshalJSON writes o with sorted keys; a nil Object is {}.
-func (o Object) MarshalJSON() ([]byte, error) { return AppendJSON(nil, o), nil }
+func (o Object) MarshalJSON() ([]byte, error) { return o.AppendJSON(nil), nil }
 
 // UnmarshalJSON reads an object; null leaves an empty one.
 func (o *Object) UnmarshalJSON(data []byte) error {

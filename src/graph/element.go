@@ -96,7 +96,7 @@ func (e *Element) appendJSON(dst []byte) []byte {
 	dst = append(dst, `{"ID":`...)
 	dst = field.AppendString(dst, e.ID)
 	dst = append(dst, `,"Metadata":`...)
-	dst = field.AppendJSON(dst, e.Metadata)
+	dst = e.Metadata.AppendJSON(dst)
 	dst = append(dst, `,"Host":`...)
 	dst = field.AppendString(dst, e.Host)
 	dst = append(dst, `,"Origin":`...)

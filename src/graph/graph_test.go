@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -224,6 +225,63 @@ func TestRandomChangesAgreeWithASimpleModel(t *testing.T) {
 			t.Errorf("snapshot %d changed after it was taken", i)
 		}
 	}
+}
+
+// TestReadersNeedNoLock reads snapshots in every way while the graph changes; it is for the race detector, and checks that a
+// snapshot agrees with itself.
+func TestReadersNeedNoLock(t *testing.T) {
+	g := New(Options{})
+	sub, _ := g.Subscribe(1)
+	sub.Close()
+	re, err := field.NewRegex("n1.*")
+	must(t, err)
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				v := g.Snapshot().View
+				check(t, v)
+				for _, p := range []field.Predicate{re, field.Within{Vs: []field.Value{"n1", "n2", "n3"}}, field.Eq{V: "n4"}} {
+					f := field.Filter{Any: true, Terms: []field.Term{{Key: "Name", Pred: p}, {Key: "Type", Pred: p}}}
+					if n := len(slices.Collect(v.Nodes(f))); n != v.CountNodes(f) {
+						t.Errorf("%d nodes, %d counted", n, v.CountNodes(f))
+					}
+				}
+			}
+		})
+	}
+	rnd := rand.New(rand.NewPCG(7, 8))
+	for range 1500 {
+		_ = g.Update("", func(tx *Tx) error {
+			for range 1 + rnd.IntN(20) {
+				id, other := fmt.Sprint("n", rnd.IntN(150)), fmt.Sprint("n", rnd.IntN(150))
+				switch rnd.IntN(6) {
+				case 0, 1:
+					_ = tx.AddNode(node(id, "Name", id, "Type", fmt.Sprint("n", rnd.IntN(5))))
+				case 2:
+					_, _ = tx.SetNodeMetadata(id, field.Make("Name", other, "Type", "n1"))
+				case 3, 4:
+					_ = tx.AddEdge(edge(id+other, "n0", other))
+				case 5:
+					if rnd.IntN(4) == 0 {
+						_ = tx.DeleteNode(id, 0)
+					}
+				}
+			}
+			if rnd.IntN(8) == 0 {
+				return errors.New("no")
+			}
+			return nil
+		})
+	}
+	close(stop)
+	readers.Wait()
 }
 
 // TestSlotSetsKeepWhatTheyHeldInOlderEpochs lets a set grow from nothing to bits and shrink again, over dense and sparse slots.

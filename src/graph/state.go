@@ -52,8 +52,14 @@ type vertex struct {
 	out, in edgeSet
 }
 
-// edgeSet holds the edges of one side of a node: a slice while few, a trie by ID for the hubs.
+// edgeSet holds the edges of one side of a node. Most nodes have one at most, which takes no memory beyond itself.
 type edgeSet struct {
+	one  halfEdge // none when its edge is nil
+	more *edgeList
+}
+
+// edgeList holds further edges: a slice while few, a trie by ID for the hubs. It belongs to one vertex, as of one epoch.
+type edgeList struct {
 	few  []halfEdge
 	many *trie[halfEdge]
 }
@@ -67,45 +73,64 @@ type halfEdge struct {
 const fewEdges = 64
 
 func (s *edgeSet) add(epoch uint64, h halfEdge) {
-	if s.many == nil && len(s.few) < fewEdges {
-		s.few = insert(s.few, len(s.few), h)
+	if s.one.edge == nil {
+		s.one = h
 		return
 	}
-	if s.many == nil {
-		s.many = new(trie[halfEdge])
-		for _, f := range s.few {
-			s.many.set(epoch, f)
-		}
-		s.few = nil
+	if s.more == nil {
+		s.more = new(edgeList)
 	}
-	s.many.set(epoch, h)
+	l := s.more
+	if l.many == nil && len(l.few) < fewEdges {
+		l.few = insert(l.few, len(l.few), h)
+		return
+	}
+	if l.many == nil {
+		l.many = new(trie[halfEdge])
+		for _, f := range l.few {
+			l.many.set(epoch, f)
+		}
+		l.few = nil
+	}
+	l.many.set(epoch, h)
 }
 
 func (s *edgeSet) drop(epoch uint64, id string) {
-	if s.many != nil {
-		s.many.delete(epoch, id)
-		return
-	}
-	if i := slices.IndexFunc(s.few, func(h halfEdge) bool { return h.edge.ID == id }); i >= 0 {
-		s.few = remove(s.few, i)
+	if s.one.edge != nil && s.one.edge.ID == id {
+		s.one = halfEdge{}
+	} else if l := s.more; l.many != nil {
+		l.many.delete(epoch, id)
+	} else {
+		l.few = remove(l.few, l.find(id))
 	}
 }
 
 func (s *edgeSet) replace(epoch uint64, h halfEdge) {
-	if s.many != nil {
-		s.many.set(epoch, h)
-		return
-	}
-	if i := slices.IndexFunc(s.few, func(o halfEdge) bool { return o.edge.ID == h.edge.ID }); i >= 0 {
-		s.few[i] = h
+	if s.one.edge != nil && s.one.edge.ID == h.edge.ID {
+		s.one = h
+	} else if l := s.more; l.many != nil {
+		l.many.set(epoch, h)
+	} else {
+		l.few[l.find(h.edge.ID)] = h
 	}
 }
 
+// find returns where an edge is that is known to be among the few.
+func (l *edgeList) find(id string) int {
+	return slices.IndexFunc(l.few, func(h halfEdge) bool { return h.edge.ID == id })
+}
+
 func (s *edgeSet) all(yield func(halfEdge) bool) bool {
-	if s.many != nil {
-		return s.many.all(yield)
+	if s.one.edge != nil && !yield(s.one) {
+		return false
 	}
-	for _, h := range s.few {
+	if s.more == nil {
+		return true
+	}
+	if s.more.many != nil {
+		return s.more.many.all(yield)
+	}
+	for _, h := range s.more.few {
 		if !yield(h) {
 			return false
 		}
@@ -114,10 +139,13 @@ func (s *edgeSet) all(yield func(halfEdge) bool) bool {
 }
 
 func (s *edgeSet) clone() edgeSet {
-	c := edgeSet{few: slices.Clone(s.few)}
-	if s.many != nil {
-		many := *s.many
-		c.many = &many
+	c := *s
+	if s.more != nil {
+		c.more = &edgeList{few: slices.Clone(s.more.few)}
+		if s.more.many != nil {
+			many := *s.more.many
+			c.more.many = &many
+		}
 	}
 	return c
 }

@@ -134,6 +134,7 @@ func TestSyntaxErrors(t *testing.T) {
 		{"G.At('garbage')", 5, "garbage", "Time must be in RFC1123 or in Go Duration format"},
 		{"G.V().NextHop('zz')", 14, "zz", "NextHop parameter have to be a valid IP address"},
 		{"G.V().Has('a',IPV4RANGE('::/0'))", 24, "::/0", "invalid CIDR address: ::/0"},
+		{"G.V().Has('a',é)", 14, "é", "Unexpected token while parsing parameters, got: é"},
 		{"G.Captures()", 2, "Captures", "Expected step function, got: Captures"},
 	} {
 		_, err := Parse(c.in)

@@ -1,5 +1,7 @@
 package gremlin
 
+import "unicode/utf8"
+
 type tokenKind uint8
 
 const (
@@ -64,6 +66,8 @@ func (l *lexer) next() token {
 	case ')':
 		return token{right, start, ")"}
 	}
+	_, size := utf8.DecodeRuneInString(l.text[start:])
+	l.pos = start + size
 	return token{illegal, start, l.text[start:l.pos]}
 }
 

@@ -38,8 +38,10 @@ type Watcher struct {
 }
 
 const (
-	// sweep is the time between two looks at everything; names are otherwise followed by inotify.
-	sweep = time.Second
+	// sweep is the time between two looks at all names, which are otherwise followed by inotify, and at one process of each namespace
+	// that has no name. All processes are looked at each scanEvery.
+	sweep     = time.Second
+	scanEvery = 2 * time.Second
 	// scanShare limits the scan of processes to one part of this many of the time, on hosts with very many of them; burstShare does
 	// while names come and go.
 	scanShare  = 100
@@ -378,7 +380,7 @@ func (s *state) scanProcesses() {
 	pids, hidden, err := s.procs.scan()
 	s.scanned = time.Now()
 	s.scanTook = s.scanned.Sub(start)
-	s.nextScan = start.Add(min(scanShare*s.scanTook, 10*time.Second))
+	s.nextScan = start.Add(min(max(scanEvery-sweep/2, scanShare*s.scanTook), 10*time.Second))
 	if err != nil {
 		s.log.Debug("cannot list processes", "error", err)
 		return

@@ -55,7 +55,9 @@ func parseLink(b []byte) (l linkInfo, ok bool) {
 		case unix.IFLA_ADDRESS:
 			l.mac = hardwareAddr(v)
 		case unix.IFLA_PERM_ADDRESS:
-			l.permMAC = hardwareAddr(v)
+			if len(v) >= 6 { // of tunnels it is an IPv4 address
+				l.permMAC = hardwareAddr(v)
+			}
 		case unix.IFLA_OPERSTATE:
 			l.state = u8(v)
 		case unix.IFLA_MASTER:
@@ -69,6 +71,8 @@ func parseLink(b []byte) (l linkInfo, ok bool) {
 			l.busInfo = text(v)
 		case unix.IFLA_PARENT_DEV_BUS_NAME:
 			l.bus = text(v)
+		case unix.IFLA_WIRELESS:
+			return l, false // an event of a wireless driver, which says nothing else
 		case unix.IFLA_NUM_VF:
 			l.vfCount = u32(v)
 		case unix.IFLA_VFINFO_LIST:

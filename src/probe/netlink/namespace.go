@@ -188,7 +188,7 @@ func (m *mirror) newLink(ns *namespace, info linkInfo, dumped, mine bool) {
 			return
 		}
 		l = &link{
-			ns: ns, node: graph.NewID(), todo: 0,
+			ns: ns, node: graph.NewID(),
 			neighbors: make(map[neighborKey]neighbor), routes: make(map[routeKey]struct{}),
 		}
 		ns.links[info.index] = l
@@ -445,12 +445,12 @@ func (m *mirror) setPlaces(l *link) {
 }
 
 // claim changes what an interface says it is linked to; both ends old and new must look at their edges.
-func (m *mirror) claim(l *link, field *place, to place) {
-	from := *field
+func (m *mirror) claim(l *link, which *place, to place) {
+	from := *which
 	if from == to {
 		return
 	}
-	*field = to
+	*which = to
 	if from.ns != nil && l.master != from && l.other != from {
 		if users := m.claims[from]; users != nil {
 			delete(users, l)

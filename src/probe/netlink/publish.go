@@ -243,7 +243,6 @@ func (m *mirror) metadata(l *link) field.Object {
 	add("Driver", hw.driver)
 	add("BusInfo", hw.bus)
 	add("State", stateName(i.state))
-	add("LinkFlags", linkFlags(i.flags))
 	number := func(key string, n int64) {
 		if n != 0 {
 			add(key, n)
@@ -276,6 +275,7 @@ func (m *mirror) metadata(l *link) field.Object {
 			add(key, list)
 		}
 	}
+	list("LinkFlags", linkFlags(i.flags))
 	list("IPV4", l.addresses.list(true))
 	list("IPV6", l.addresses.list(false))
 	list("RoutingTables", l.routing)

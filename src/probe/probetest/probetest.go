@@ -3,6 +3,7 @@ package probetest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -108,9 +109,34 @@ func (h *Host) Find(pairs ...any) []*graph.Node {
 
 var update = flag.Bool("update", false, "write golden files instead of comparing with them")
 
-// Golden compares what a probe made of recorded input with a golden file of JSON.
-func Golden(t testing.TB, got any, file string) {
+// Golden compares the graph with a golden file: nodes and edges with their metadata, ends of edges by name. Identifiers and times,
+// which differ from run to run, are left out.
+func (h *Host) Golden(t testing.TB, file string) {
 	t.Helper()
+	type node struct{ Metadata field.Object }
+	type edge struct {
+		Parent, Child string
+		Metadata      field.Object
+	}
+	var got struct {
+		Nodes []node
+		Edges []edge
+	}
+	snap := h.Graph.Snapshot()
+	name := func(id string) string { return snap.Node(id).Metadata.Text("Name") }
+	for n := range snap.Nodes(field.Filter{}) {
+		got.Nodes = append(got.Nodes, node{n.Metadata})
+	}
+	for e := range snap.Edges(field.Filter{}) {
+		got.Edges = append(got.Edges, edge{name(e.Parent), name(e.Child), e.Metadata})
+	}
+	slices.SortFunc(got.Nodes, func(a, b node) int {
+		return strings.Compare(a.Metadata.Text("Name"), b.Metadata.Text("Name"))
+	})
+	slices.SortFunc(got.Edges, func(a, b edge) int {
+		return cmp.Or(strings.Compare(a.Parent, b.Parent), strings.Compare(a.Child, b.Child),
+			strings.Compare(a.Metadata.Text(probe.RelationType), b.Metadata.Text(probe.RelationType)))
+	})
 	text, err := json.MarshalIndent(got, "", "  ")
 	if err != nil {
 		t.Fatal(err)
@@ -131,20 +157,18 @@ func Golden(t testing.TB, got any, file string) {
 	}
 }
 
-// diff shows the lines that differ.
+// diff shows the lines that only one of two texts has.
 func diff(want, got string) string {
 	var b strings.Builder
 	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
-	for i := range max(len(w), len(g)) {
-		line := func(lines []string) string {
-			if i < len(lines) {
-				return lines[i]
+	only := func(sign string, lines, others []string) {
+		for _, line := range lines {
+			if !slices.Contains(others, line) {
+				b.WriteString(sign + line + "\n")
 			}
-			return ""
-		}
-		if line(w) != line(g) {
-			b.WriteString("- " + line(w) + "\n+ " + line(g) + "\n")
 		}
 	}
+	only("- ", w, g)
+	only("+ ", g, w)
 	return b.String()
 }
