@@ -257,12 +257,8 @@ func (s *state) reindex(slot uint32, old, new *Node) {
 			}
 		})
 		eachIndexed(new, key, func(text string) {
-			e, ok := t.get(text)
-			if !ok {
-				e.text = text
-			}
+			e := t.put(s.epoch, entry{text: text})
 			e.set = e.set.add(s.epoch, slot)
-			t.set(s.epoch, e)
 		})
 	}
 }

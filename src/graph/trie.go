@@ -64,16 +64,20 @@ func (t *trie[V]) get(key string) (v V, ok bool) {
 }
 
 // set stores v, in place where the epoch allows.
-func (t *trie[V]) set(epoch uint64, v V) {
+func (t *trie[V]) set(epoch uint64, v V) { *t.put(epoch, v) = v }
+
+// put returns where the item with the key of v is, to be changed at once, but for its key. It is v if there was none.
+func (t *trie[V]) put(epoch uint64, v V) *V {
 	if t.root == nil {
 		t.root = &branch[V]{epoch: epoch}
 	}
-	var added bool
 	key := v.key()
-	t.root, added = t.root.set(epoch, maphash.String(trieSeed, key), 0, key, v)
+	root, at, added := t.root.put(epoch, maphash.String(trieSeed, key), 0, key, v)
+	t.root = root
 	if added {
 		t.n++
 	}
+	return at
 }
 
 // delete removes key, if it is there.
@@ -115,45 +119,42 @@ func (b *branch[V]) own(epoch uint64) *branch[V] {
 	return c
 }
 
-func (b *branch[V]) set(epoch, hash uint64, shift int, key string, v V) (*branch[V], bool) {
+func (b *branch[V]) put(epoch, hash uint64, shift int, key string, v V) (_ *branch[V], at *V, added bool) {
 	b = b.own(epoch)
 	if shift > maxShift {
 		for i := range b.leaves {
 			if b.leaves[i].key() == key {
-				b.leaves[i] = v
-				return b, false
+				return b, &b.leaves[i], false
 			}
 		}
 		b.leaves = append(b.leaves, v)
-		return b, true
+		return b, &b.leaves[len(b.leaves)-1], true
 	}
 	bit := uint64(1) << (hash >> shift & trieMask)
-	at := bits.OnesCount64(b.childMap & (bit - 1))
+	c := bits.OnesCount64(b.childMap & (bit - 1))
 	if b.childMap&bit != 0 {
-		child, added := b.children[at].set(epoch, hash, shift+trieBits, key, v)
-		b.children[at] = child
-		return b, added
+		b.children[c], at, added = b.children[c].put(epoch, hash, shift+trieBits, key, v)
+		return b, at, added
 	}
 	i := bits.OnesCount64(b.leafMap & (bit - 1))
 	if b.leafMap&bit == 0 {
 		b.leafMap |= bit
 		b.leaves = insert(b.leaves, i, v)
-		return b, true
+		return b, &b.leaves[i], true
 	}
 	if b.leaves[i].key() == key {
-		b.leaves[i] = v
-		return b, false
+		return b, &b.leaves[i], false
 	}
 	// Two keys want the place: both move one level down.
 	old := b.leaves[i]
 	child := &branch[V]{epoch: epoch, leaves: make([]V, 0, 2)}
-	child, _ = child.set(epoch, maphash.String(trieSeed, old.key()), shift+trieBits, old.key(), old)
-	child, _ = child.set(epoch, hash, shift+trieBits, key, v)
+	child, _, _ = child.put(epoch, maphash.String(trieSeed, old.key()), shift+trieBits, old.key(), old)
+	child, at, _ = child.put(epoch, hash, shift+trieBits, key, v)
 	b.leafMap &^= bit
 	b.leaves = remove(b.leaves, i)
 	b.childMap |= bit
-	b.children = insert(b.children, at, child)
-	return b, true
+	b.children = insert(b.children, c, child)
+	return b, at, true
 }
 
 func (b *branch[V]) delete(epoch, hash uint64, shift int, key string) *branch[V] {

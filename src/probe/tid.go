@@ -121,6 +121,9 @@ func ownTID(n *graph.Node) string {
 	return ""
 }
 
+// maxOwners is how many owners above each other are followed: a publisher may have made a circle of them.
+const maxOwners = 64
+
 // newTID returns the TID for a node below its owner, "" when it cannot have one.
 func newTID(v graph.View, n, parent *graph.Node) string {
 	if tid := ownTID(n); tid != "" {
@@ -136,7 +139,10 @@ func newTID(v graph.View, n, parent *graph.Node) string {
 		key = "Path"
 	case "ovsbridge", "ovsport":
 		key = "UUID"
-		for up := parent; up != nil; up = owner(v, up.ID) { // the TID of the host
+		for up, level := parent, 0; up != nil; up, level = owner(v, up.ID), level+1 { // the TID of the host
+			if level == maxOwners {
+				return ""
+			}
 			base = up.Metadata.Text("TID")
 		}
 	}

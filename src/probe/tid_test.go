@@ -179,3 +179,23 @@ func TestLink(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// A publisher may announce anything, a circle of owners too; the graph's lock is held meanwhile.
+func TestTIDEndsInACircleOfOwners(t *testing.T) {
+	g, _ := newHost(t)
+	element := func(id string, pairs ...any) graph.Element {
+		return graph.Element{ID: id, Origin: origin, Metadata: field.Make(pairs...)}
+	}
+	update(t, g, func(tx *graph.Tx) error {
+		own := func(id, parent, child string) error {
+			return tx.AddEdge(&graph.Edge{Element: element(id, "RelationType", "ownership"), Parent: parent, Child: child})
+		}
+		return errors.Join(
+			tx.AddNode(&graph.Node{Element: element("a", "Name", "a", "Type", "ovsbridge", "UUID", "a")}),
+			tx.AddNode(&graph.Node{Element: element("b", "Name", "b", "Type", "x")}),
+			own("ab", "a", "b"), own("ba", "b", "a"))
+	})
+	if a, b := tid(g, "a"), tid(g, "b"); a != "" || b != "" {
+		t.Errorf("TIDs %q and %q came from nowhere", a, b)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"iter"
 	"maps"
 	"slices"
@@ -203,8 +204,15 @@ func (c *subscriber) run() {
 	}
 }
 
-// step does the next thing that waits.
-func (c *subscriber) step() error {
+// step does the next thing that waits. A panic in a query or an encoding costs this subscriber its connection, nobody else.
+func (c *subscriber) step() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.s.o.Endpoint.Logger.Error("panic while serving a subscriber, it is disconnected", "host", c.conn.Peer().HostID,
+				"panic", r, "stack", string(debug.Stack()))
+			err = errors.New("internal error")
+		}
+	}()
 	if commit := c.next; commit != nil {
 		c.next = nil
 		return c.tell(commit)

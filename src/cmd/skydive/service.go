@@ -115,6 +115,7 @@ func (s *service) run(ctx context.Context) error {
 	}
 	s.log.Info("listening", "address", s.listen.String(), "version", buildVersion())
 	s.add(func(ctx context.Context) error { return s.server.Run(ctx, listener) })
+	s.add(tendMemory)
 	return s.group.run(ctx)
 }
 

@@ -43,12 +43,6 @@ type mirror struct {
 	lastReason string
 }
 
-// place is where an interface is, or would be.
-type place struct {
-	ns    *namespace
-	index int
-}
-
 func newMirror(p *Probe, group *probe.Group, ctx context.Context) *mirror {
 	m := &mirror{
 		Probe: p, group: group, ctx: ctx,
@@ -185,17 +179,26 @@ func (m *mirror) remove(ns *namespace) {
 		ns.sock.close()
 		ns.sock = nil
 	}
+	ns.dead = true
+	var users []*link
 	for _, l := range ns.links {
+		for user := range m.claims[place{ns, l.info.index}] {
+			users = append(users, user)
+		}
 		m.removeLink(l)
 	}
 	if ns.published != nil {
 		m.withdrawn = append(m.withdrawn, ns.node)
 	}
-	ns.dead = true
 	delete(m.namespaces, ns.info.ID)
 	m.metrics.namespaces.Set(float64(len(m.namespaces)))
 	for _, other := range m.namespaces {
 		other.forget(ns)
+	}
+	for _, l := range users {
+		if l.info.index != 0 {
+			m.setPlaces(l)
+		}
 	}
 	m.flushSoon()
 }

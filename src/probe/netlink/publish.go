@@ -199,14 +199,6 @@ func (m *mirror) wanted(l *link) []edge {
 	return edges
 }
 
-// link returns the interface at a place, nil when there is none.
-func (p place) link() *link {
-	if p.ns == nil {
-		return nil
-	}
-	return p.ns.links[p.index]
-}
-
 // read asks the driver, and renders lists, as far as they changed.
 func (m *mirror) read(l *link) {
 	hw, sock := &l.hardware, l.ns.sock

@@ -626,18 +626,24 @@ func TestRootChaos(t *testing.T) {
 		}
 		return true
 	})
-	// Nothing is linked to what it was linked to before.
-	for n := range l.Graph.Snapshot().Nodes(field.Filter{Terms: []field.Term{{Key: "Type", Pred: field.Eq{V: "macvlan"}}}}) {
-		parents := 0
-		for e := range l.Graph.Snapshot().In(n.ID) {
-			if e.Metadata.Text("Type") == "macvlan" {
-				parents++
+	l.eventually("one parent each", func() bool {
+		snap := l.Graph.Snapshot()
+		for n := range snap.Nodes(field.Filter{Terms: []field.Term{{Key: "Type", Pred: field.Eq{V: "macvlan"}}}}) {
+			parents := 0
+			for e := range snap.In(n.ID) {
+				if e.Metadata.Text("Type") != "macvlan" {
+					continue
+				}
+				if parents++; show(snap.Node(e.Parent), "IfIndex") != show(n, "ParentIndex") {
+					return false
+				}
+			}
+			if parents != 1 {
+				return false
 			}
 		}
-		if parents != 1 {
-			t.Errorf("%s has %d parents", show(n, "Name"), parents)
-		}
-	}
+		return true
+	})
 }
 
 // TestUnprivileged runs the probe as an ordinary user, in a process of its own when this one is root.
@@ -690,5 +696,44 @@ func TestUnprivileged(t *testing.T) {
 	}
 	if len(l.Find("Type", "netns", "Name", "a")) != 1 {
 		t.Error("the namespace is not shown")
+	}
+}
+
+// A probe that fails takes out what it put in, and the supervisor has it put in again.
+func TestRootRestart(t *testing.T) {
+	l := newLab(t)
+	l.add("a")
+	l.ip("", "link add v0 type veth peer name v1 netns @a")
+	s, err := probe.NewSupervisor(probe.Options{
+		Graph: l.Graph, Root: l.Env.Root, Host: l.Env.Host, Origin: l.Env.Origin, Log: l.Env.Log, Registerer: l.Registry,
+		Specs: []probe.Spec{Spec}, Names: []string{"netlink", "netns"},
+		Load: func(_ string, into any) error {
+			c := into.(*Config)
+			c.Root, c.Netns = l.root, netns.Config{RunPath: l.run}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Run(t, s)
+	state := func() probe.State { return s.Status()["netlink"].Status }
+	l.eventually("start", func() bool { return state() == probe.Active })
+	if len(s.Status()) != 1 {
+		t.Errorf("%v", s.Status())
+	}
+	first := l.await("", "v0")
+	if err := l.Graph.Update("", func(tx *graph.Tx) error { return tx.DeleteNode(first.ID, 0) }); err != nil {
+		t.Fatal(err)
+	}
+	l.ip("", "link set v0 mtu 1300")
+	l.eventually("failure", func() bool { return state() == probe.Failed })
+	if n := l.Graph.Snapshot().NodeCount(); n != 1 {
+		t.Errorf("%d nodes are left", n)
+	}
+	l.eventually("restart", func() bool { return state() == probe.Active })
+	l.verify(time.Second, "", "a")
+	if n := l.node("", "v0"); n.ID == first.ID || show(n, "TID") != show(first, "TID") || !l.linked(n, l.node("a", "v1"), "veth") {
+		t.Error("not what it was before")
 	}
 }
