@@ -57,7 +57,7 @@ const agentType = "agent"
 // NewAgents returns an inert endpoint.
 func NewAgents(o AgentsOptions) *Agents {
 	config := o.Endpoint.Config
-	timeout := cmp.Or(config.PingDelay, 2*time.Second) + cmp.Or(config.PongTimeout, 5*time.Second)
+	timeout := max(0, cmp.Or(config.PingDelay, 2*time.Second)) + cmp.Or(config.PongTimeout, 5*time.Second)
 	a := &Agents{graph: o.Graph, expiry: cmp.Or(o.Expiry, 5*timeout), liveness: o.Liveness, log: o.Endpoint.Logger}
 	if a.liveness == nil {
 		a.liveness = newMemory()

@@ -123,6 +123,7 @@ var reserved = []Key{
 	{Name: "analyzer.peers", Kind: Map, Default: "{}", Secret: true, Status: Later, Doc: "Map of cluster names to {endpoints, publish_filter, subscribe_filter, username, password}."},
 
 	{Name: "http.rest.debug", Kind: Bool, Default: "false", Status: NoEffect, Doc: "Requests are logged at level DEBUG."},
+	{Name: "http.ws.enable_write_compression", Kind: Bool, Default: "true", Status: NoEffect, Doc: "WebSocket messages are not compressed."},
 	{Name: "http.ws.bulk_maxmsgs", Kind: Int, Status: NoEffect, Doc: "Messages are batched as they wait."},
 	{Name: "http.ws.bulk_maxdelay", Kind: Int, Status: NoEffect, Doc: "Messages are batched as they wait."},
 	{Name: "analyzer.replication.debug", Kind: Bool, Default: "false", Status: NoEffect, Doc: "Replication is logged at level DEBUG."},

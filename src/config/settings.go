@@ -117,10 +117,9 @@ type RBAC struct {
 type HTTP struct {
 	Cookie map[string]string `yaml:"cookie" default:"{}" secret:"true" doc:"Map of cookies added to outgoing connections between agents and analyzers."`
 	WS     struct {
-		PingDelay              time.Duration `yaml:"ping_delay" default:"2" unit:"seconds" doc:"Time between two pings of a WebSocket connection. 0 disables them."`
-		PongTimeout            time.Duration `yaml:"pong_timeout" default:"5" unit:"seconds" doc:"Time, beyond ping_delay, after which a silent WebSocket connection is dropped."`
-		QueueSize              int           `yaml:"queue_size" default:"10000" unit:"messages" min:"1" doc:"Messages waiting for one peer before it is dropped and synchronised anew."`
-		EnableWriteCompression bool          `yaml:"enable_write_compression" default:"true" doc:"Compress WebSocket messages that are sent."`
+		PingDelay   time.Duration `yaml:"ping_delay" default:"2" unit:"seconds" doc:"Time between two pings of a WebSocket connection. 0 disables them."`
+		PongTimeout time.Duration `yaml:"pong_timeout" default:"5" unit:"seconds" doc:"Time, beyond ping_delay, after which a silent WebSocket connection is dropped."`
+		QueueSize   int           `yaml:"queue_size" default:"10000" unit:"messages" min:"1" doc:"Messages waiting for one peer before it is dropped and synchronised anew."`
 	}
 }
 

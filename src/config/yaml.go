@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -136,7 +135,7 @@ func tooLarge(n *yaml.Node, sizes map[*yaml.Node]int) *yaml.Node {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// describe names what a node is, for messages.
+// describe names what a node is, for messages. A value itself is not shown: it may be a password in the wrong place.
 func describe(n *yaml.Node) string {
 	switch {
 	case n.Kind == yaml.MappingNode:
@@ -146,7 +145,7 @@ func describe(n *yaml.Node) string {
 	case isNull(n):
 		return "nothing"
 	}
-	return strconv.Quote(n.Value)
+	return "a single value"
 }
 
 type pair struct{ key, value *yaml.Node }

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -52,8 +53,9 @@ type Publisher struct {
 }
 
 const (
-	orderQueue = 1024 // orders waiting for the graph, of all peers
-	batchSize  = 512  // orders in one transaction
+	orderQueue = 1024             // orders waiting for the graph, of all peers
+	batchSize  = 1024             // orders in one transaction
+	batchPause = time.Millisecond // between two transactions
 )
 
 // order is one thing to do for a peer, in the sequence in which peers ask for it.
@@ -142,7 +144,8 @@ func (p *Publisher) wait(o order) bool {
 	}
 }
 
-// apply carries out orders: as many as are waiting in one transaction, so that a flood of small messages costs few commits.
+// apply carries out orders: the first at once, and what comes within batchPause after it in one transaction. A flood of small
+// messages costs few commits then, and few wake-ups: handing over each message by itself takes as long as applying it.
 func (p *Publisher) apply() {
 	batch := make([]order, 0, batchSize)
 	for {
@@ -168,6 +171,11 @@ func (p *Publisher) apply() {
 		}
 		clear(batch)
 		batch = batch[:0]
+		select {
+		case <-time.After(batchPause):
+		case <-p.stop:
+			return
+		}
 	}
 }
 

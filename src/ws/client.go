@@ -163,6 +163,11 @@ func dialError(o DialOptions, resp *http.Response, err error) error {
 	if errors.As(err, &inner) {
 		e.Err = inner.Err // the library and net/http each add a prefix that says nothing
 	}
+	if op, ok := e.Err.(*net.OpError); ok && op.Source != nil {
+		same := *op // with the local port, the reason of each attempt would be another one
+		same.Source = nil
+		e.Err = &same
+	}
 	if resp != nil {
 		e.Status = resp.StatusCode
 		if resp.Body != nil {
@@ -177,7 +182,7 @@ func dialError(o DialOptions, resp *http.Response, err error) error {
 type ClientOptions struct {
 	DialOptions
 	Connect Connect
-	// Backoff is the pause before the next attempt, the first being 1. Nil: one
+	// Backoff is the pause before the next attempt, the first being 1; see pause. Nil: one
 	// second, give or take a fifth so that a thousand agents do not come at once.
 	Backoff func(attempt int) time.Duration
 }
@@ -216,15 +221,28 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil
 		}
 		c.failed(err)
-		pause := time.NewTimer(c.o.Backoff(attempt))
+		pause := time.NewTimer(c.pause(attempt, err))
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
 			pause.Stop()
 			return nil
 		}
-		c.set(nil, Connecting, c.lastReason())
 	}
+}
+
+// pause is the back-off, five times of it after an answer that the next attempt will most likely get again: whoever tries too often
+// with wrong credentials is answered 429 instead of the reason, and so are others behind the same address.
+func (c *Client) pause(attempt int, err error) time.Duration {
+	d := c.o.Backoff(attempt)
+	var refused *DialError
+	if errors.As(err, &refused) {
+		switch refused.Status {
+		case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
+			d *= 5
+		}
+	}
+	return d
 }
 
 // connect publishes the connection once the owner has accepted it.
@@ -258,7 +276,10 @@ func (c *Client) lastReason() string {
 func (c *Client) set(conn *Conn, state State, reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.conn, c.state, c.reason, c.since = conn, state, reason, time.Now()
+	if state != c.state {
+		c.since = time.Now()
+	}
+	c.conn, c.state, c.reason = conn, state, reason
 }
 
 // Conn returns the connection, nil while there is none.

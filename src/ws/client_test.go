@@ -1,15 +1,18 @@
 package ws
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -266,4 +269,87 @@ func TestProxy(t *testing.T) {
 	if got := wait(t, asked, "request"); got != "http://analyzer.example:8082/ws/test" {
 		t.Errorf("proxy was asked for %s", got)
 	}
+}
+
+// Who is refused for its credentials waits longer: it would use up what its address may try, and be told that instead of the reason.
+func TestPauseAfterRefusal(t *testing.T) {
+	c := NewClient(ClientOptions{
+		DialOptions: DialOptions{Addr: "127.0.0.1:1", Path: "/ws/test", ClientType: "agent"},
+		Connect:     func(*Conn) (Session, error) { return nil, nil },
+		Backoff:     func(int) time.Duration { return time.Second },
+	})
+	for status, want := range map[int]time.Duration{
+		0: time.Second, http.StatusConflict: time.Second, http.StatusServiceUnavailable: time.Second,
+		http.StatusUnauthorized: 5 * time.Second, http.StatusForbidden: 5 * time.Second, http.StatusTooManyRequests: 5 * time.Second,
+	} {
+		if got := c.pause(1, &DialError{Status: status}); got != want {
+			t.Errorf("after %d: %v, want %v", status, got, want)
+		}
+	}
+}
+
+// A server that resets every attempt gives the same reason each time, so it is logged once; and it has failed since the first.
+func TestSameFailureIsOne(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1))
+			_ = conn.(*net.TCPConn).SetLinger(0) // reset, with bytes unread
+			_ = conn.Close()
+		}
+	}()
+	var log lockedBuffer
+	attempts := make(chan int)
+	proceed := make(chan struct{})
+	c := NewClient(ClientOptions{
+		DialOptions: DialOptions{Addr: l.Addr().String(), Path: "/ws/test", ClientType: "agent", Logger: slog.New(slog.NewTextHandler(&log, nil))},
+		Connect:     func(*Conn) (Session, error) { return nil, nil },
+		Backoff:     func(n int) time.Duration { attempts <- n; <-proceed; return 0 },
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	wait(t, attempts, "back-off")
+	first := c.Status()
+	if first.State != Failed || first.Reason == "" {
+		t.Errorf("%+v", first)
+	}
+	for range 3 {
+		proceed <- struct{}{}
+		wait(t, attempts, "back-off")
+		if s := c.Status(); s.State != Failed || s.Reason != first.Reason || s.Since != first.Since {
+			t.Errorf("%+v, want it as at first %+v", s, first)
+		}
+	}
+	cancel()
+	proceed <- struct{}{}
+	wait(t, ended, "end of Run")
+	if n := strings.Count(log.String(), "not connected"); n != 1 {
+		t.Errorf("logged %d times:\n%s", n, log.String())
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

@@ -43,7 +43,8 @@ type Conn struct {
 	done  chan struct{} // Run is about to return
 	alive *time.Timer   // fires when the peer has been silent for too long
 
-	messageSince atomic.Int64 // start of the message being handled, Unix ns; 0 = none
+	born         time.Time    // of the Conn
+	messageSince atomic.Int64 // start of the message being handled, ns since born; 0 = none
 	lastReceived atomic.Int64 // link.received at the last look of checkAlive
 }
 
@@ -51,7 +52,7 @@ type Conn struct {
 func newConn(peer Peer, client bool, cfg Config, m *connMetrics, buffers *sync.Pool, log *slog.Logger) *Conn {
 	c := &Conn{
 		peer: peer, client: client, cfg: cfg, metrics: m, buffers: buffers, log: log,
-		link: &link{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		link: &link{}, born: time.Now(), wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	c.alive = time.AfterFunc(math.MaxInt64, c.checkAlive)
 	c.alive.Stop() // Run starts it
@@ -258,7 +259,7 @@ func (c *Conn) Run(ctx context.Context, connect Connect) error {
 		c.Close(StatusNormal, "")
 		time.AfterFunc(min(c.cfg.CloseTimeout, time.Second), c.abort) // however much is queued
 	})()
-	c.alive.Reset(c.cfg.PingDelay + c.cfg.PongTimeout)
+	c.heard()
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
@@ -294,7 +295,7 @@ func (c *Conn) read(session Session) error {
 			return readError(err)
 		}
 		c.metrics.messagesIn.Inc()
-		c.messageSince.Store(time.Now().UnixNano())
+		c.messageSince.Store(int64(time.Since(c.born)))
 		m := &message{r: r}
 		if session != nil {
 			err := c.guard(func() error { return session.Receive(m) })
@@ -364,7 +365,7 @@ func (c *Conn) checkAlive() {
 	received := c.link.received.Load()
 	progress := c.lastReceived.Swap(received) != received || !c.link.reading.Load()
 	since := c.messageSince.Load()
-	if progress && since != 0 && time.Since(time.Unix(0, since)) > c.cfg.PingDelay {
+	if progress && since != 0 && time.Since(c.born)-time.Duration(since) > c.cfg.PingDelay {
 		c.alive.Reset(c.cfg.PongTimeout)
 		return
 	}
@@ -372,4 +373,9 @@ func (c *Conn) checkAlive() {
 	c.fail(ErrPongTimeout)
 }
 
-func (c *Conn) heard() { c.alive.Reset(c.cfg.PingDelay + c.cfg.PongTimeout) }
+// heard gives the peer time until its next pong, if it is asked for any.
+func (c *Conn) heard() {
+	if c.cfg.PingDelay > 0 {
+		c.alive.Reset(c.cfg.PingDelay + c.cfg.PongTimeout)
+	}
+}

@@ -45,6 +45,7 @@ type Endpoint struct {
 
 	mu       sync.Mutex             // guards what follows
 	taken    map[string]*connection // by host id, from before the handshake to the end
+	warned   time.Time              // when a refusal was last logged as a warning
 	stopping bool
 	empty    chan struct{} // closed when stopping and taken is empty
 
@@ -149,7 +150,8 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	peer := peerOf(r)
 	if refused := e.admit(w, r, &peer); refused != nil {
 		e.o.Metrics.refusals.WithLabelValues(e.o.Path, refused.label).Inc()
-		e.o.Logger.Debug("WebSocket handshake refused", "path", e.o.Path, "addr", r.RemoteAddr, "status", refused.status, "reason", refused.text)
+		e.o.Logger.Log(r.Context(), e.refusalLevel(refused), "WebSocket handshake refused", "path", e.o.Path, "host", peer.HostID, "type", peer.ServiceType,
+			"addr", r.RemoteAddr, "status", refused.status, "reason", refused.text)
 		if refused.status != http.StatusUnauthorized {
 			w.Header().Set("Connection", "close")
 		}
@@ -177,6 +179,25 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.accept(c)
 	err = c.Run(context.Background(), e.connect)
 	e.o.Logger.Info("WebSocket peer disconnected", "path", e.o.Path, "host", peer.HostID, "type", peer.ServiceType, "addr", r.RemoteAddr, "reason", err)
+}
+
+// refusalQuiet is the least time between two warnings about refused peers: those come back again and again.
+const refusalQuiet = 10 * time.Second
+
+// refusalLevel makes a refusal that somebody should do something about a warning, unless there was one just before.
+func (e *Endpoint) refusalLevel(refused *refusal) slog.Level {
+	switch refused.status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusConflict, http.StatusTooManyRequests:
+	default:
+		return slog.LevelDebug
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.warned.IsZero() && time.Since(e.warned) < refusalQuiet {
+		return slog.LevelDebug
+	}
+	e.warned = time.Now()
+	return slog.LevelWarn
 }
 
 // admit decides on the request and takes the host id.

@@ -310,3 +310,21 @@ func TestStatusJSON(t *testing.T) {
 		"ServiceType": "agent", "Addr": "127.0.0.1", "IsConnected": true, "RemoteHost": "me", "RemoteServiceType": "analyzer",
 	})
 }
+
+// Somebody who is refused is worth a line in the log, not one for each attempt.
+func TestRefusalsAreLoggedSparingly(t *testing.T) {
+	var log lockedBuffer
+	s := newServer(t, func(o *EndpointOptions) {
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		o.Authenticate = func(*http.Request) (string, []*http.Cookie, error) { return "", nil, errors.New("Wrong credentials") }
+	})
+	for range 5 {
+		if c := dialRaw(t, s.addr, s.Path(), upgrade+"X-Client-Type: agent\r\nX-Host-ID: stranger\r\n"); c.resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("status %d", c.resp.StatusCode)
+		}
+	}
+	text := log.String()
+	if strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "host=stranger") || !strings.Contains(text, "Wrong credentials") {
+		t.Errorf("want one warning that says who and why:\n%s", text)
+	}
+}

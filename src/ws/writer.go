@@ -29,12 +29,16 @@ func (c *Conn) write() {
 		c.fail(ErrWriteTimeout)
 	})
 	defer w.timeout.Stop()
-	w.ticker = time.NewTicker(c.cfg.PingDelay)
-	defer w.ticker.Stop()
-
-	for ok := w.put(w.ping); ok; {
+	ok := true
+	if c.cfg.PingDelay > 0 {
+		ticker := time.NewTicker(c.cfg.PingDelay)
+		defer ticker.Stop()
+		w.tick = ticker.C
+		ok = w.put(w.ping)
+	}
+	for ok {
 		select {
-		case <-w.ticker.C:
+		case <-w.tick:
 			ok = w.put(w.ping)
 		case <-c.wake:
 			ok = w.batch(c.take(w.spare))
@@ -85,7 +89,7 @@ type writer struct {
 	conn    *Conn
 	ping    []byte
 	opcode  byte
-	ticker  *time.Ticker
+	tick    <-chan time.Time // a ping is due; nil: there are none
 	timeout *time.Timer
 	spare   [][]byte
 }
@@ -115,7 +119,7 @@ func (w *writer) batch(msgs [][]byte) bool {
 		goOn = w.conn.written(count, size) && ok
 		buf, count, size = buf[:0], 0, 0
 		select {
-		case <-w.ticker.C:
+		case <-w.tick:
 			ok = ok && w.put(w.ping)
 		default:
 		}

@@ -17,7 +17,7 @@ import (
 
 // Config holds the limits of a connection. A zero field stands for its default.
 type Config struct {
-	PingDelay    time.Duration // between two pings, the first right after the handshake; 2 s
+	PingDelay    time.Duration // between two pings, the first right after the handshake; 2 s. Below 0: no pings, and no PongTimeout
 	PongTimeout  time.Duration // a peer silent for PingDelay+PongTimeout is dropped; 5 s
 	WriteTimeout time.Duration // for one write to the socket (at most 64 KiB); 10 s
 	CloseTimeout time.Duration // how long to wait for the peer's close frame; 1 s

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -452,6 +453,29 @@ func TestPongTimeout(t *testing.T) {
 	}
 	_ = liveServed.conn.Send([]byte("x"))
 	wait(t, live.messages, "message to the peer that answers pings")
+}
+
+// A negative PingDelay switches pings off, and with them the timeout of pongs that nobody asks for.
+func TestNoPings(t *testing.T) {
+	off := Config{PingDelay: -1, PongTimeout: 20 * time.Millisecond}
+	s := newServer(t, func(o *EndpointOptions) { o.Config = off })
+	silent := dialRaw(t, s.addr, s.Path(), upgrade+"X-Client-Type: tool\r\nX-Host-ID: silent\r\n")
+	served := wait(t, s.inboxes, "connection")
+	client, _ := s.dial(t, func(o *DialOptions) { o.HostID, o.Config = "client", off })
+	wait(t, s.inboxes, "connection")
+	_ = silent.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	if op, _, _, err := silent.frame(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("opcode %d, %v: want nothing from the server", op, err)
+	}
+	_ = silent.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = served.conn.Send([]byte("still here"))
+	if _, _, payload, err := silent.frame(); err != nil || string(payload) != "still here" {
+		t.Errorf("%q %v", payload, err)
+	}
+	_ = s.Conn("client").Send([]byte("you too"))
+	if got := wait(t, client.messages, "message"); got != "you too" {
+		t.Error(got)
+	}
 }
 
 // A message that takes longer than the pong timeout to arrive, or to handle, does

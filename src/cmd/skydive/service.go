@@ -94,6 +94,9 @@ func (s *service) endpoint(path string, users *auth.Authenticator) ws.EndpointOp
 
 func (s *service) socketConfig() ws.Config {
 	c := s.cfg.HTTP.WS
+	if c.PingDelay == 0 {
+		c.PingDelay = -1 // off; to ws 0 is its default
+	}
 	return ws.Config{PingDelay: c.PingDelay, PongTimeout: c.PongTimeout, QueueSize: c.QueueSize}
 }
 

@@ -93,6 +93,9 @@ func (m *mirror) newLink(ns *namespace, info linkInfo, dumped, mine bool) {
 	if old.index == 0 {
 		for user := range m.claims[place{ns, info.index}] {
 			m.touch(user, partEdges)
+			if user.info.paired() && user.other == (place{ns, info.index}) {
+				m.introduce(user, l)
+			}
 		}
 	}
 }

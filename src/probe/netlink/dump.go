@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -192,53 +194,48 @@ func (m *mirror) proceed(ns *namespace) {
 	}
 }
 
-func (d dump) request() request {
+func (d dump) request() *nl.NetlinkRequest {
 	const flags = unix.NLM_F_DUMP
 	switch d.what {
 	case dumpLinks:
-		return newRequest(unix.RTM_GETLINK, flags, make([]byte, unix.SizeofIfInfomsg)).
-			attribute(unix.IFLA_EXT_MASK, linkMask)
+		return newRequest(unix.RTM_GETLINK, flags, nl.NewIfInfomsg(unix.AF_UNSPEC), attribute(unix.IFLA_EXT_MASK, linkMask))
 	case dumpAddresses:
-		return newRequest(unix.RTM_GETADDR, flags, make([]byte, unix.SizeofIfAddrmsg))
+		return newRequest(unix.RTM_GETADDR, flags, nl.NewIfAddrmsg(unix.AF_UNSPEC))
 	case dumpNeighbors:
-		return newRequest(unix.RTM_GETNEIGH, flags, make([]byte, sizeofNdMsg))
+		return newRequest(unix.RTM_GETNEIGH, flags, &netlink.Ndmsg{})
 	case dumpFDB:
-		fixed := make([]byte, sizeofNdMsg)
-		fixed[0] = unix.AF_BRIDGE
-		return newRequest(unix.RTM_GETNEIGH, flags, fixed)
+		return newRequest(unix.RTM_GETNEIGH, flags, &netlink.Ndmsg{Family: unix.AF_BRIDGE})
 	case dumpRoutes4, dumpRoutes6:
-		fixed := make([]byte, unix.SizeofRtMsg)
-		fixed[0] = unix.AF_INET
+		fixed := &nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_INET}}
 		if d.what == dumpRoutes6 {
-			fixed[0] = unix.AF_INET6
+			fixed.Family = unix.AF_INET6
 		}
-		r := newRequest(unix.RTM_GETROUTE, flags, fixed)
-		if d.index != 0 {
-			r = r.attribute(unix.RTA_OIF, uint32(d.index))
+		if d.index == 0 {
+			return newRequest(unix.RTM_GETROUTE, flags, fixed)
 		}
-		return r
+		return newRequest(unix.RTM_GETROUTE, flags, fixed, attribute(unix.RTA_OIF, uint32(d.index)))
 	default:
 		fixed := make([]byte, sizeofIfStatsMsg)
 		order.PutUint32(fixed[8:], 1<<(unix.IFLA_STATS_LINK_64-1))
-		return newRequest(unix.RTM_GETSTATS, flags, fixed)
+		r := newRequest(unix.RTM_GETSTATS, flags)
+		r.AddRawData(fixed)
+		return r
 	}
 }
 
 // linkMask asks for virtual functions, and not for counters, in link messages (RTEXT_FILTER_* of linux/rtnetlink.h).
 const linkMask = 1<<0 | 1<<3
 
-const sizeofNdMsg = 12 // struct ndmsg
-
 // refresh asks for one interface.
 func (m *mirror) refresh(l *link) {
 	if l.ns.sock == nil || l.info.index == 0 {
 		return
 	}
-	fixed := make([]byte, unix.SizeofIfInfomsg)
-	order.PutUint32(fixed[4:], uint32(l.info.index))
+	fixed := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	fixed.Index = int32(l.info.index)
 	l.ns.seq++
 	// Should it fail, the next event or resync tells.
-	_ = l.ns.sock.send(newRequest(unix.RTM_GETLINK, 0, fixed).attribute(unix.IFLA_EXT_MASK, linkMask), l.ns.seq)
+	_ = l.ns.sock.send(newRequest(unix.RTM_GETLINK, 0, fixed, attribute(unix.IFLA_EXT_MASK, linkMask)), l.ns.seq)
 }
 
 // requestFailed takes in an error reply.

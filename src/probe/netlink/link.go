@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"skydive/src/field"
@@ -110,8 +111,8 @@ func (l *linkInfo) parseLinkInfo(b []byte) {
 		}
 	case "bond":
 		for kind, v := range attributes(data) {
-			if kind == unix.IFLA_BOND_MODE && int(u8(v)) < len(bondModes) {
-				l.add("BondMode", bondModes[u8(v)])
+			if kind == unix.IFLA_BOND_MODE {
+				l.add("BondMode", netlink.BondMode(u8(v)).String())
 			}
 		}
 	case "vxlan":
@@ -150,9 +151,6 @@ func (l *linkInfo) parseXDP(b []byte) {
 // xdpModes are XDP_ATTACHED_* of linux/if_link.h.
 var xdpModes = [...]string{"", "driver", "generic", "hardware", "multiple"}
 
-// bondModes are BOND_MODE_* of linux/if_bonding.h.
-var bondModes = [...]string{"balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"}
-
 // parseVXLAN reads IFLA_VXLAN_* of linux/if_link.h. Remote is also the multicast group, as for the ip command "group".
 func parseVXLAN(b []byte) field.Object {
 	o := make(map[string]any)
@@ -181,9 +179,9 @@ func parseBondSlave(b []byte) field.Object {
 	for kind, v := range attributes(b) {
 		switch kind {
 		case unix.IFLA_BOND_SLAVE_STATE:
-			o["State"] = pick(u8(v), "ACTIVE", "BACKUP")
+			o["State"] = netlink.BondSlaveState(u8(v)).String()
 		case unix.IFLA_BOND_SLAVE_MII_STATUS:
-			o["MiiStatus"] = pick(u8(v), "UP", "GOING_DOWN", "DOWN", "GOING_BACK")
+			o["MiiStatus"] = netlink.BondSlaveMiiStatus(u8(v)).String()
 		case unix.IFLA_BOND_SLAVE_LINK_FAILURE_COUNT:
 			o["LinkFailureCount"] = int64(u32(v))
 		case unix.IFLA_BOND_SLAVE_PERM_HWADDR:
@@ -253,15 +251,14 @@ func fromMap(m map[string]any) field.Object {
 	return o
 }
 
-func pick(i uint8, names ...string) string {
-	if int(i) < len(names) {
-		return names[i]
-	}
-	return "UNKNOWN"
-}
+// stateNames are the operational states of RFC 2863 (IF_OPER_* of linux/if.h).
+var stateNames = [...]string{"UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP"}
 
 func stateName(state uint8) string {
-	return pick(state, "UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP") // RFC 2863
+	if int(state) < len(stateNames) {
+		return stateNames[state]
+	}
+	return stateNames[0]
 }
 
 // flagNames are the names of flags that the public API shows, with the bits of linux/if.h.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -141,25 +142,13 @@ func ip(b []byte) netip.Addr {
 	return a
 }
 
-// request builds a request message: the fixed header of its family and attributes.
-type request []byte
-
-func newRequest(kind uint16, flags int, fixed []byte) request {
-	r := make(request, headerLen, 64)
-	order.PutUint16(r[4:], kind)
-	order.PutUint16(r[6:], uint16(flags|unix.NLM_F_REQUEST))
-	return append(r, fixed...)
-}
-
-func (r request) attribute(kind uint16, value uint32) request {
-	r = order.AppendUint16(r, unix.SizeofNlAttr+4)
-	r = order.AppendUint16(r, kind)
-	return order.AppendUint32(r, value)
-}
-
-// seal writes length and sequence number.
-func (r request) seal(seq uint32) []byte {
-	order.PutUint32(r, uint32(len(r)))
-	order.PutUint32(r[8:], seq)
+// newRequest builds a request: the fixed header of its family, then attributes.
+func newRequest(kind, flags int, parts ...nl.NetlinkRequestData) *nl.NetlinkRequest {
+	r := nl.NewNetlinkRequest(kind, flags)
+	for _, p := range parts {
+		r.AddData(p)
+	}
 	return r
 }
+
+func attribute(kind int, value uint32) *nl.RtAttr { return nl.NewRtAttr(kind, nl.Uint32Attr(value)) }

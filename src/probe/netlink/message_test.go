@@ -122,7 +122,14 @@ func linkMessage(kind uint16, index int, attrs ...[]byte) []byte {
 	order.PutUint16(fixed[2:], unix.ARPHRD_ETHER)
 	order.PutUint32(fixed[4:], uint32(index))
 	order.PutUint32(fixed[8:], unix.IFF_UP|unix.IFF_BROADCAST|unix.IFF_DEBUG|unix.IFF_MULTICAST)
-	return newRequest(kind, 0, append(fixed, slices.Concat(attrs...)...)).seal(0)
+	return packed(kind, append(fixed, slices.Concat(attrs...)...))
+}
+
+// packed puts the header of a message before its body.
+func packed(kind uint16, body []byte) []byte {
+	r := newRequest(int(kind), 0)
+	r.AddRawData(body)
+	return r.Serialize()
 }
 
 func TestVirtualFunctions(t *testing.T) {
@@ -218,7 +225,7 @@ func FuzzParse(f *testing.F) {
 // -fuzzminimizetime 10x.
 func FuzzHandle(f *testing.F) {
 	for msg := range messages(recorded(f, "testdata/debian-6.1.hex")) {
-		b := request(newRequest(msg.kind, 0, msg.body)).seal(0)
+		b := packed(msg.kind, msg.body)
 		f.Add(b, b)
 	}
 	f.Add(linkMessage(unix.RTM_DELLINK, 1, attr(unix.IFLA_IFNAME, []byte("lo\x00"))), []byte{})

@@ -63,14 +63,23 @@ func (m *mirror) claim(l *link, which *place, to place) {
 		if end.ns == nil || !l.info.paired() {
 			continue
 		}
-		if other := end.ns.links[end.index]; other != nil {
+		if other := end.link(); other != nil {
 			m.touch(other, partEdges)
-			if end == to && other.other != (place{l.ns, l.info.index}) {
-				m.setPlaces(other) // we may be the namespace that it could not find
-				if other.info.link != l.info.index || other.other.ns != nil && other.other.ns != l.ns {
-					m.refresh(other) // it is behind: its peer has moved
-				}
+			if end == to {
+				m.introduce(l, other)
 			}
 		}
+	}
+}
+
+// introduce is called when an interface names another as its peer. The other may not know of it: its namespace has just been found,
+// or the kernel did not notify that the peer was moved, or, when it was made, that it has one at all.
+func (m *mirror) introduce(l, peer *link) {
+	if peer.other == (place{l.ns, l.info.index}) {
+		return
+	}
+	m.setPlaces(peer)
+	if peer.info.link != l.info.index || peer.other.ns != nil && peer.other.ns != l.ns {
+		m.refresh(peer)
 	}
 }

@@ -1,6 +1,7 @@
 package netlink
 
 import (
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,7 +60,7 @@ func (m *mirror) ask(ns, other *namespace) {
 	}
 	defer f.Close() // the kernel has looked at it when send returns
 	ns.seq++
-	if ns.sock.send(newRequest(unix.RTM_GETNSID, 0, make([]byte, 4)).attribute(unix.NETNSA_FD, uint32(f.Fd())), ns.seq) == nil {
+	if ns.sock.send(newRequest(unix.RTM_GETNSID, 0, nl.NewRtGenMsg(), attribute(unix.NETNSA_FD, uint32(f.Fd()))), ns.seq) == nil {
 		ns.asked[other] = true
 		ns.asks[ns.seq] = other
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -75,8 +76,9 @@ func (s *socket) close() {
 }
 
 // send queues a request. The kernel carries it out before this returns; the reply is read later.
-func (s *socket) send(r request, seq uint32) error {
-	return unix.Sendto(s.fd, r.seal(seq), unix.MSG_DONTWAIT, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+func (s *socket) send(r *nl.NetlinkRequest, seq uint32) error {
+	r.Seq = seq
+	return unix.Sendto(s.fd, r.Serialize(), unix.MSG_DONTWAIT, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
 // inbound is what was read from the socket of a namespace.
