@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,7 +29,7 @@ import (
 type Config struct {
 	Embedded     bool
 	Listen       string            // host:port of clients; the next port is for peers
-	Servers      []string          // URLs of the servers to use instead of the embedded one
+	Servers      []string          // URLs of the servers to use instead of the embedded one; user:password@ in them is used
 	Name         string            // of the embedded server; a key of Peers when there are any
 	DataDir      string            // of the embedded server; made with mode 0700
 	Peers        map[string]string // name → peer URL of every embedded server of a cluster; empty for a single one
@@ -66,6 +68,7 @@ type State struct {
 // Service is the store, and the embedded server when there is one. All methods may be called by several goroutines, at any time.
 type Service struct {
 	cfg    Config
+	login  *url.Userinfo // for cfg.Servers, which no longer hold it; may be nil
 	opts   Options
 	ready  chan struct{}
 	client atomic.Pointer[clientv3.Client] // nil until ready and after the end
@@ -76,7 +79,17 @@ type Service struct {
 
 // New checks the configuration; Run does the work.
 func New(cfg Config, o Options) (*Service, error) {
-	s := &Service{cfg: cfg, opts: o, ready: make(chan struct{})}
+	// Status and log show the servers: a password must not be among them.
+	servers := slices.Clone(cfg.Servers)
+	var login *url.Userinfo
+	for i, server := range servers {
+		if u, err := url.Parse(server); err == nil && u.User != nil {
+			login, u.User = u.User, nil
+			servers[i] = u.String()
+		}
+	}
+	cfg.Servers = servers
+	s := &Service{cfg: cfg, login: login, opts: o, ready: make(chan struct{})}
 	if s.opts.WhoListens == nil {
 		s.opts.WhoListens = func(string) string { return "" }
 	}
@@ -127,7 +140,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		}
 		s.setState("stopped", reason)
 	}()
-	log, fatal := newLog(s.opts.Log.Handler(), s.cfg.Debug)
+	log, fatal := newLog(s.opts.Log.Handler(), s.cfg.Debug, ctx.Done())
 	if !s.cfg.Embedded {
 		return s.external(ctx, log)
 	}
@@ -174,8 +187,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 
 // external keeps a client of other servers; gRPC reconnects by itself.
 func (s *Service) external(ctx context.Context, log *zap.Logger) error {
+	password, _ := s.login.Password()
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints: s.cfg.Servers, Logger: log, Context: ctx,
+		Endpoints: s.cfg.Servers, Username: s.login.Username(), Password: password, Logger: log, Context: ctx,
 		DialKeepAliveTime: 30 * time.Second, DialKeepAliveTimeout: 10 * time.Second,
 	})
 	if err != nil {

@@ -419,3 +419,94 @@ func TestLogGoesToSlog(t *testing.T) {
 		}
 	}
 }
+
+// A clean end is no reason to complain.
+func TestStopsSilently(t *testing.T) {
+	var text lockedBuffer
+	s, err := New(embedded(t, t.TempDir()), Options{Log: slog.New(slog.NewTextHandler(&text, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	<-s.Ready()
+	started := text.String() // about the test's own directory
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := strings.TrimPrefix(text.String(), started); got != "" {
+		t.Error(got)
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// The user and the password of a URL are used, and shown nowhere.
+func TestServersWithCredentials(t *testing.T) {
+	cfg := embedded(t, t.TempDir())
+	run(t, cfg)
+	root, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + cfg.Listen}, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	ctx := t.Context()
+	_, err1 := root.UserAdd(ctx, "root", "hunter:2")
+	_, err2 := root.UserGrantRole(ctx, "root", "root")
+	_, err3 := root.AuthEnable(ctx)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	var text lockedBuffer
+	use := func(password string) *Service {
+		s, err := New(Config{Servers: []string{"http://root:" + password + "@" + cfg.Listen}}, Options{Log: slog.New(slog.NewTextHandler(&text, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		t.Cleanup(func() { cancel(); <-done })
+		return s
+	}
+	wrong := use("wrong")
+	s := use("hunter:2")
+	select {
+	case <-s.Ready():
+	case <-time.After(20 * time.Second):
+		t.Fatalf("not ready: %+v", s.Status())
+	}
+	if err := s.Create(ctx, "/capture/a", []byte("1"), 0); err != nil {
+		t.Error(err)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); wrong.Status().Reason == "" && time.Now().Before(deadline); {
+		<-tick.C
+	}
+	if reason := wrong.Status().Reason; !strings.Contains(reason, "authentication failed") {
+		t.Errorf("wrong password: %q", reason)
+	}
+	for _, shown := range []string{text.String(), fmt.Sprintf("%+v %+v", s.Status(), wrong.Status())} {
+		if strings.Contains(shown, "hunter") || strings.Contains(shown, "wrong@") {
+			t.Errorf("password in %s", shown)
+		}
+	}
+}

@@ -13,10 +13,11 @@ import (
 )
 
 // newLog returns the log of an etcd server or client, and where its last words arrive. etcd ends the process when it cannot go on, from
-// any of its goroutines; here only that goroutine ends, and the service tells why.
-func newLog(log slog.Handler, verbose bool) (*zap.Logger, <-chan error) {
+// any of its goroutines; here only that goroutine ends, and the service tells why. Once done is closed its complaints – about
+// listeners and streams that end, which is what was asked for – are not passed on, unless verbose.
+func newLog(log slog.Handler, verbose bool, done <-chan struct{}) (*zap.Logger, <-chan error) {
 	hook := lastWords{make(chan error, 1)}
-	return zap.New(logCore{log: log, verbose: verbose}, zap.WithPanicHook(hook), zap.WithFatalHook(hook)), hook.fatal
+	return zap.New(logCore{log: log, verbose: verbose, done: done}, zap.WithPanicHook(hook), zap.WithFatalHook(hook)), hook.fatal
 }
 
 type lastWords struct{ fatal chan error }
@@ -40,6 +41,16 @@ func (l lastWords) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 type logCore struct {
 	log     slog.Handler
 	verbose bool
+	done    <-chan struct{}
+}
+
+func (c logCore) ending() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (c logCore) Enabled(l zapcore.Level) bool {
@@ -73,7 +84,7 @@ var expected = []string{
 }
 
 func (c logCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) && (c.verbose || !slices.Contains(expected, e.Message)) {
+	if c.Enabled(e.Level) && (c.verbose || !c.ending() && !slices.Contains(expected, e.Message)) {
 		return checked.AddCore(e, c)
 	}
 	return checked

@@ -327,8 +327,12 @@ func (m *mirror) announce() {
 	if blind {
 		lacks = append(lacks, "cannot look into other network namespaces: CAP_SYS_ADMIN is missing")
 	}
-	if m.hidden {
+	switch {
+	case !m.hidden:
+	case slices.Contains(probe.MissingCapabilities(), "CAP_SYS_PTRACE"):
 		lacks = append(lacks, "cannot see the network namespaces of other users' processes: CAP_SYS_PTRACE is missing")
+	default: // processes with more privileges than this one, or that a security module protects
+		lacks = append(lacks, "some processes hide their network namespace")
 	}
 	if failed != nil {
 		lacks = append(lacks, "cannot look into some network namespaces: "+failed.Error())
