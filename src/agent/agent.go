@@ -63,7 +63,10 @@ func New(o Options) *Agent {
 	if dial.Protocol == "" {
 		dial.Protocol = string(wire.Protobuf)
 	}
-	for _, addr := range o.Analyzers {
+	for i, addr := range o.Analyzers {
+		if slices.Contains(o.Analyzers[:i], addr) {
+			continue // it would refuse the second connection of one host
+		}
 		l := &link{addr: addr}
 		dial.Addr = addr
 		l.client = ws.NewClient(ws.ClientOptions{DialOptions: dial, Connect: func(c *ws.Conn) (ws.Session, error) {

@@ -261,3 +261,11 @@ func TestAlone(t *testing.T) {
 		t.Error(err, a.Status())
 	}
 }
+
+// TestSameAnalyzerTwice: an address that is listed twice is one analyzer, which would refuse the second connection for ever.
+func TestSameAnalyzerTwice(t *testing.T) {
+	a := New(Options{Graph: graph.New(graph.Options{}), Logger: slog.New(slog.DiscardHandler), Analyzers: []string{"a:1", "b:1", "a:1"}})
+	if status := a.Status(); len(status) != 2 || len(a.links) != 2 {
+		t.Errorf("%v", status)
+	}
+}

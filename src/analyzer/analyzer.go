@@ -72,7 +72,7 @@ func NewAgents(o AgentsOptions) *Agents {
 // others, its host – but no other agent or analyzer as origin.
 func merger(peer ws.Peer) wire.Merger {
 	origin, host := peer.Origin(), peer.HostID
-	return wire.Merger{Origin: origin, Owns: func(e *graph.Element) bool {
+	return wire.Merger{Origin: origin, Said: make(map[string]int64), Owns: func(e *graph.Element) bool {
 		return e.Origin == origin ||
 			e.Host == host && !strings.HasPrefix(e.Origin, agentType+".") && !strings.HasPrefix(e.Origin, "analyzer.")
 	}}

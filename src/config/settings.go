@@ -154,7 +154,7 @@ type Logging struct {
 type Etcd struct {
 	Embedded      bool              `yaml:"embedded" default:"true" doc:"Whether the analyzer runs its own etcd server."`
 	Listen        Address           `yaml:"listen" default:"127.0.0.1:12379" doc:"Client address of the embedded server; the next port is used between servers."`
-	Servers       []string          `yaml:"servers" doc:"URLs of the etcd servers. Unset: the embedded one."`
+	Servers       []string          `yaml:"servers" doc:"URLs of the etcd servers. Unset: the embedded one or, when etcd.embedded is false, port 12379 of the analyzers."`
 	Peers         map[string]string `yaml:"peers" default:"{}" doc:"Map of names to peer URLs of all the embedded servers of a cluster."`
 	Name          string            `yaml:"name" default:"$hostname" doc:"Name of the embedded server; it must be a name of etcd.peers."`
 	DataDir       string            `yaml:"data_dir" default:"/var/lib/skydive/etcd" doc:"Directory of the embedded server's data."`

@@ -266,7 +266,7 @@ func (d *Decoder) text(dec *jsontext.Decoder) ([]byte, error) {
 		return nil, fmt.Errorf("expected a JSON string, found %.32s", raw)
 	}
 	text := raw[1 : len(raw)-1]
-	if bytes.IndexByte(text, '\\') >= 0 || !utf8.Valid(text) {
+	if !verbatim(text) {
 		d.buf, err = jsontext.AppendUnquote(d.buf[:0], raw)
 		if err != nil && !utf8.Valid(d.buf) {
 			return nil, err
@@ -274,6 +274,16 @@ func (d *Decoder) text(dec *jsontext.Decoder) ([]byte, error) {
 		text = d.buf
 	}
 	return text, nil
+}
+
+// verbatim tells whether text needs no unquoting, going by the bytes that most text is made of.
+func verbatim(text []byte) bool {
+	for _, c := range text {
+		if c == '\\' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // internLimit is the longest text worth a slot: identifiers are longer, and mostly unique.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -187,37 +188,57 @@ func decode(dec *jsontext.Decoder, values *field.Decoder, el *Element, edge *Edg
 	return nil
 }
 
-// set stores one attribute read from JSON; names are matched as encoding/json does, whatever their case.
+// attributes are the keys of an element in JSON; the last two are those of edges.
+var attributes = [...]string{"ID", "Metadata", "Host", "Origin", "CreatedAt", "UpdatedAt", "DeletedAt", "Revision", "Parent", "Child"}
+
+// attribute finds the attribute that a key names, whatever its case, as encoding/json does; "" when there is none.
+func attribute(key string) string {
+	if slices.Contains(attributes[:], key) {
+		return key
+	}
+	for _, name := range attributes {
+		if strings.EqualFold(name, key) {
+			return name
+		}
+	}
+	return ""
+}
+
+// set stores one attribute read from JSON.
 func (e *Element) set(key string, v field.Value, edge *Edge) error {
-	switch {
-	case strings.EqualFold(key, "ID"):
+	switch attribute(key) {
+	case "ID":
 		return text(key, v, &e.ID)
-	case strings.EqualFold(key, "Metadata"):
+	case "Metadata":
 		m, ok := v.(field.Object)
 		if !ok && v != nil {
 			return fmt.Errorf("%s must be an object", key)
 		}
 		e.Metadata = m
-	case strings.EqualFold(key, "Host"):
+	case "Host":
 		return text(key, v, &e.Host)
-	case strings.EqualFold(key, "Origin"):
+	case "Origin":
 		return text(key, v, &e.Origin)
-	case strings.EqualFold(key, "CreatedAt"):
+	case "CreatedAt":
 		return stamp(key, v, &e.CreatedAt)
-	case strings.EqualFold(key, "UpdatedAt"):
+	case "UpdatedAt":
 		return stamp(key, v, &e.UpdatedAt)
-	case strings.EqualFold(key, "DeletedAt"):
+	case "DeletedAt":
 		return stamp(key, v, &e.DeletedAt)
-	case strings.EqualFold(key, "Revision"):
+	case "Revision":
 		n, ok := v.(int64)
 		if !ok && v != nil {
 			return fmt.Errorf("%s must be an integer", key)
 		}
 		e.Revision = n
-	case edge != nil && strings.EqualFold(key, "Parent"):
-		return text(key, v, &edge.Parent)
-	case edge != nil && strings.EqualFold(key, "Child"):
-		return text(key, v, &edge.Child)
+	case "Parent":
+		if edge != nil {
+			return text(key, v, &edge.Parent)
+		}
+	case "Child":
+		if edge != nil {
+			return text(key, v, &edge.Child)
+		}
 	}
 	return nil
 }

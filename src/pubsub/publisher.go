@@ -28,6 +28,9 @@ type PublisherOptions struct {
 	Metrics  *Metrics
 	// Host is given to elements that come without one. An agent gives its own, or analyzers would refuse to take them from it.
 	Host string
+	// Own is the origin of what the service itself keeps up, as an agent does with what it sees on its host: peers may neither delete
+	// that nor take this origin for theirs. It may be empty.
+	Own string
 	// Merger gives the rules for one peer; nil: those for external publishers, who may touch everything.
 	Merger func(ws.Peer) wire.Merger
 	// Other takes messages outside the namespace Graph, on the goroutine of their connection; nil: they are counted only.
@@ -218,7 +221,10 @@ type session struct {
 
 func (p *Publisher) connect(c *ws.Conn) (ws.Session, error) {
 	peer := c.Peer()
-	s := &session{p: p, conn: c, protocol: protocol(peer), merger: wire.Merger{Origin: peer.Origin(), Publisher: true, Host: p.o.Host}}
+	if peer.Origin() == p.o.Own {
+		return nil, fmt.Errorf("%s is this service itself: choose another X-Client-Type or X-Host-ID", p.o.Own)
+	}
+	s := &session{p: p, conn: c, protocol: protocol(peer), merger: wire.Merger{Origin: peer.Origin(), Publisher: true, Host: p.o.Host, Kept: p.o.Own}}
 	if p.o.Merger != nil {
 		s.merger = p.o.Merger(peer)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -386,5 +387,25 @@ func TestPublisherStatus(t *testing.T) {
 	st := s.pub.Status()["p"]
 	if st.Refused != 2 || !strings.Contains(st.RefusedReason, wire.ErrInvalid.Error()) || st.ServiceType != "tool" || s.g.Snapshot().NodeCount() != 1 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestMessagesGather: messages that come one by one share transactions, of which there is at most one in each batchPause.
+func TestMessagesGather(t *testing.T) {
+	const messages = 2000
+	s := newServer(t, ws.Config{})
+	p := s.dial(ws.DialOptions{Path: "/ws/publisher", HostID: "p", ClientType: "tool"})
+	commits, _ := s.g.Subscribe(messages)
+	defer commits.Close()
+	begin := time.Now()
+	for i := range messages {
+		p.send((&wire.Message{Namespace: "Graph", Type: wire.TypeNodeAdded, Body: testNode(fmt.Sprint(i), 1)}).Append(nil, wire.JSON))
+	}
+	nodes := 0
+	for most := 1; nodes < messages; most++ {
+		nodes += len((<-commits.C()).Changes)
+		if took := time.Since(begin); time.Duration(most-1)*batchPause > took {
+			t.Fatalf("%d transactions in %s", most, took)
+		}
 	}
 }

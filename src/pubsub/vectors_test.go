@@ -44,7 +44,7 @@ func newServer(t *testing.T, cfg ws.Config) *server {
 			Authorize:    func(string, string) bool { return true },
 		}
 	}
-	s.pub = NewPublisher(PublisherOptions{Endpoint: endpoint("/ws/publisher"), Graph: s.g, Source: "publisher", Metrics: metrics})
+	s.pub = NewPublisher(PublisherOptions{Endpoint: endpoint("/ws/publisher"), Graph: s.g, Source: "publisher", Metrics: metrics, Own: "agent.me"})
 	s.subs = NewSubscribers(SubscriberOptions{Endpoint: endpoint("/ws/subscriber"), Graph: s.g, Metrics: metrics})
 	mux := http.NewServeMux()
 	mux.Handle("/ws/publisher", s.pub)

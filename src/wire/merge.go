@@ -14,6 +14,7 @@ import (
 var (
 	ErrForeign = errors.New("belongs to another host")
 	ErrInvalid = errors.New("lacks mandatory metadata")
+	ErrKept    = errors.New("is there as long as its owner sees it")
 )
 
 // Merger carries out the Graph messages of one peer on a graph.
@@ -27,6 +28,12 @@ type Merger struct {
 	Host string
 	// Owns tells whether the peer may add, change or delete an element; nil: it may touch any.
 	Owns func(*graph.Element) bool
+	// Said is the last revision of each element as the peer counts them, when the peer is the one who follows the element: what others
+	// change in it – a user, through the API – makes revisions, too, but must not make the peer's next ones look old. Nil: the peer is
+	// one of those others, and the revision in the graph counts.
+	Said map[string]int64
+	// Kept is an origin whose elements the peer may not delete; it may be empty.
+	Kept string
 	// Refused is told of each element that was not taken, and why.
 	Refused func(error)
 }
@@ -74,6 +81,7 @@ func (m *Merger) single(tx *graph.Tx, typ string, it item) error {
 	case TypeNodeUpdated, TypeEdgeUpdated:
 		return m.update(tx, old, it)
 	case TypeNodeDeleted, TypeEdgeDeleted:
+		delete(m.Said, it.ID)
 		if old.Element != nil || it.edge == nil {
 			return m.delete(tx, old, it)
 		}
@@ -91,10 +99,31 @@ func (m *Merger) add(tx *graph.Tx, it item) error {
 			return it.fail("add", ErrForeign)
 		}
 	}
+	var err error
 	if it.edge != nil {
-		return it.fail("add", tx.AddEdge(it.edge))
+		err = tx.AddEdge(it.edge)
+	} else {
+		err = tx.AddNode(it.node)
 	}
-	return it.fail("add", tx.AddNode(it.node))
+	if err == nil {
+		m.say(it.ID, it.Revision)
+	}
+	return it.fail("add", err)
+}
+
+func (m *Merger) say(id string, revision int64) {
+	if m.Said != nil {
+		m.Said[id] = revision
+	}
+}
+
+// stale tells whether a revision is not newer than the last.
+func (m *Merger) stale(old item, revision int64) bool {
+	last, said := m.Said[old.ID]
+	if !said {
+		last = old.Revision
+	}
+	return revision <= last
 }
 
 // update gives old the metadata of it, if that is newer.
@@ -102,7 +131,9 @@ func (m *Merger) update(tx *graph.Tx, old, it item) error {
 	switch {
 	case old.Element == nil:
 		return it.fail("update", graph.ErrNotFound)
-	case it.Revision <= old.Revision:
+	case m.Publisher && it.Revision == 0 && !field.Equal(it.Metadata, old.Metadata):
+		it.Revision = old.Revision + 1 // of a client that knows of no revisions
+	case m.stale(old, it.Revision):
 		return nil
 	}
 	if err := m.admit(it); err != nil {
@@ -120,7 +151,7 @@ func (m *Merger) patch(tx *graph.Tx, edge bool, u *PartialUpdate) error {
 	switch {
 	case old.Element == nil:
 		return fmt.Errorf("update %q: %w", u.ID, graph.ErrNotFound)
-	case u.Revision <= old.Revision:
+	case m.stale(old, u.Revision):
 		return nil
 	}
 	metadata := old.Metadata
@@ -142,6 +173,8 @@ func (m *Merger) replace(tx *graph.Tx, old item, metadata field.Object, at graph
 	if at == 0 {
 		at = tx.Now()
 	}
+	m.say(old.ID, revision)
+	revision = max(revision, old.Revision+1)
 	if old.edge != nil {
 		e := *old.edge
 		e.Metadata, e.UpdatedAt, e.Revision = metadata, at, revision
@@ -153,8 +186,12 @@ func (m *Merger) replace(tx *graph.Tx, old item, metadata field.Object, at graph
 }
 
 func (m *Merger) delete(tx *graph.Tx, old, it item) error {
-	if old.Element != nil && m.Owns != nil && !m.Owns(old.Element) {
+	switch {
+	case old.Element == nil:
+	case m.Owns != nil && !m.Owns(old.Element):
 		return old.fail("delete", ErrForeign)
+	case m.Kept != "" && old.Origin == m.Kept:
+		return old.fail("delete", ErrKept)
 	}
 	if it.edge != nil {
 		return it.fail("delete", tx.DeleteEdge(it.ID, it.DeletedAt))
@@ -183,6 +220,7 @@ func (m *Merger) admit(it item) error {
 // sync makes the origin's part of the graph equal to s, with no more changes than that takes.
 func (m *Merger) sync(tx *graph.Tx, s *Sync) {
 	m.prune(tx, s)
+	clear(m.Said)
 	for _, n := range s.Nodes {
 		m.check(m.syncItem(tx, nodeItem(n)))
 	}
@@ -240,6 +278,7 @@ func (m *Merger) syncItem(tx *graph.Tx, it item) error {
 	case old.like(it) && it.Revision > old.Revision:
 		return m.update(tx, old, it)
 	case old.like(it) && it.Revision == old.Revision && field.Equal(it.Metadata, old.Metadata):
+		m.say(it.ID, it.Revision)
 		return nil
 	}
 	if err := m.delete(tx, old, old); err != nil {

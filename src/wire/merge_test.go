@@ -128,7 +128,11 @@ func TestMerge(t *testing.T) {
 			"NodeAdded p r1, NodeAdded q r1, EdgeAdded pq r1", ErrInvalid.Error() + ", " + ErrInvalid.Error()},
 		{publisher, msg(TypeNodeAdded, with(node("ns", 1), func(n *graph.Node) { n.Metadata = field.Make("Type", "netns", "Name", "x") })), "", ErrInvalid.Error()},
 		{publisher, msg(TypeNodeAdded, with(node("op", 1), func(n *graph.Node) { n.Metadata = field.Make("Type", "ovsport", "Name", "x") })), "", ErrInvalid.Error()},
-		{publisher, msg(TypeNodeUpdated, node("c", 5)), "NodeUpdated c r5", ""},
+		{publisher, msg(TypeNodeUpdated, node("c", 4)), "NodeUpdated c r4", ""},
+		// The Python client knows of no revisions: what it says is the next one, if it is anything new.
+		{publisher, msg(TypeNodeUpdated, node("c", 0, "k", 1)), "NodeUpdated c r5", ""},
+		{publisher, msg(TypeNodeUpdated, node("c", 0, "k", 1)), "", ""},
+		{agent, msg(TypeNodeUpdated, node("c", 0, "k", 2)), "", ""},
 		{publisher, msg(TypeSync, &Sync{Nodes: []*graph.Node{node("p", 1), node("c", 9)}}), "EdgeDeleted pq r1, NodeDeleted q r1", ""},
 		{publisher, msg(TypeNodeDeleted, with(node("c", 1), func(n *graph.Node) { n.DeletedAt = 77 })), "NodeDeleted c r5", ""},
 	} {
@@ -181,4 +185,52 @@ func BenchmarkMergeSync(b *testing.B) {
 		}
 	}
 	b.ReportMetric(40_000*float64(b.N)/b.Elapsed().Seconds(), "elements/s")
+}
+
+// TestMergeAfterOthers: what others change in an agent's elements counts in the graph, not with the agent. None of its changes may be
+// taken for an old one because of that, and an old one is still old.
+func TestMergeAfterOthers(t *testing.T) {
+	agent := Merger{Origin: "agent.h", Owns: func(e *graph.Element) bool { return e.Origin == "agent.h" }, Said: map[string]int64{}}
+	user := Merger{Origin: "tool.p", Publisher: true}
+	patch := func(typ, id string, revision int64, key string, v any) *Message {
+		return msg(typ, &PartialUpdate{ID: id, UpdatedAt: 9, Revision: revision, Ops: []field.Op{{Type: field.OpSet, Key: key, Value: v}}})
+	}
+	e := func(revision int64) *graph.Edge { e := edge("ab", "a", "b"); e.Revision = revision; return e }
+	b := newBench(t)
+	for i, step := range []struct {
+		by      Merger
+		msg     *Message
+		changes string
+	}{
+		{agent, msg(TypeSync, &Sync{Nodes: []*graph.Node{node("a", 1), node("b", 7)}, Edges: []*graph.Edge{e(1)}}), "NodeAdded a r1, NodeAdded b r7, EdgeAdded ab r1"},
+		{user, patch(TypeNodePartiallyUpdated, "a", 4, "Note", "x"), "NodeUpdated a r4"},
+		{agent, patch(TypeNodePartiallyUpdated, "a", 2, "MTU", int64(1400)), "NodeUpdated a r5"},
+		{agent, patch(TypeNodePartiallyUpdated, "a", 2, "MTU", int64(1)), ""},
+		{agent, patch(TypeNodePartiallyUpdated, "a", 3, "MTU", int64(1300)), "NodeUpdated a r6"},
+		{user, patch(TypeNodePartiallyUpdated, "a", 6, "MTU", int64(1)), ""},
+		{agent, patch(TypeNodePartiallyUpdated, "a", 9, "State", "UP"), "NodeUpdated a r9"},
+		{user, patch(TypeEdgePartiallyUpdated, "ab", 2, "Note", "x"), "EdgeUpdated ab r2"},
+		{agent, patch(TypeEdgePartiallyUpdated, "ab", 2, "W", int64(1)), "EdgeUpdated ab r3"},
+		{agent, msg(TypeNodeAdded, node("c", 1)), "NodeAdded c r1"},
+		{user, patch(TypeNodePartiallyUpdated, "c", 2, "Note", "x"), "NodeUpdated c r2"},
+		{agent, msg(TypeNodeUpdated, node("c", 2, "k", 1)), "NodeUpdated c r3"},
+		{agent, msg(TypeNodeDeleted, node("c", 2)), "NodeDeleted c r3"},
+		{agent, msg(TypeNodeAdded, node("c", 1)), "NodeAdded c r1"},
+		{agent, msg(TypeNodeUpdated, node("c", 2, "k", 1)), "NodeUpdated c r2"},
+	} {
+		changes, refused := b.apply(step.by, step.msg)
+		if got := strings.Join(changes, ", "); got != step.changes || len(refused) > 0 {
+			t.Errorf("step %d, %s: %s %v, want %s", i, step.msg.Type, got, refused, step.changes)
+		}
+	}
+	if m := b.g.Snapshot().Node("a").Metadata; m.Text("Note") != "x" || m.Text("State") != "UP" {
+		t.Errorf("%v", m)
+	}
+	if mtu, _ := b.g.Snapshot().Node("a").Metadata.Int("MTU"); mtu != 1300 {
+		t.Errorf("MTU %d", mtu)
+	}
+	b.apply(agent, msg(TypeSync, &Sync{}))
+	if len(agent.Said) != 0 {
+		t.Errorf("remembers what has gone: %v", agent.Said)
+	}
 }

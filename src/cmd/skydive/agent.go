@@ -71,7 +71,7 @@ func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
 		return nil, err
 	}
 	metrics := pubsub.NewMetrics(s.registry)
-	publisher := pubsub.NewPublisher(pubsub.PublisherOptions{Endpoint: s.endpoint("/ws/publisher", s.users), Graph: s.graph, Source: "publisher", Metrics: metrics, Host: cfg.HostID})
+	publisher := pubsub.NewPublisher(pubsub.PublisherOptions{Endpoint: s.endpoint("/ws/publisher", s.users), Graph: s.graph, Source: "publisher", Metrics: metrics, Host: cfg.HostID, Own: origin})
 	subscribers := pubsub.NewSubscribers(pubsub.SubscriberOptions{Endpoint: s.endpoint("/ws/subscriber", s.users), Graph: s.graph, Metrics: metrics})
 	var analyzers []string
 	for _, a := range cfg.AnalyzerAddresses() {

@@ -33,10 +33,7 @@ func allinoneCommand(env *environment) *cli.Command {
 			if err != nil {
 				return fmt.Errorf("Failed to create analyzer: %w", err)
 			}
-			// The agent reports to this very process, whatever analyzers the file names.
-			own := *cfg
-			own.Analyzers = []config.Address{reachable(cfg.Analyzer.Listen)}
-			agent, err := newAgent(&own, log.With("service", "agent"))
+			agent, err := newAgent(agentBeside(cfg), log.With("service", "agent"))
 			if err != nil {
 				return fmt.Errorf("Failed to create agent: %w", err)
 			}
@@ -52,6 +49,17 @@ func allinoneCommand(env *environment) *cli.Command {
 			return both.run(c.Context)
 		},
 	}
+}
+
+// agentBeside is the configuration of an agent that reports to the analyzer of this very process, whatever analyzers the file names,
+// and shows it the credentials that analyzers show each other when it has none of its own.
+func agentBeside(cfg *config.Config) *config.Config {
+	own := *cfg
+	own.Analyzers = []config.Address{reachable(cfg.Analyzer.Listen)}
+	if c := cfg.Analyzer.Auth.Cluster; own.Agent.Auth.Cluster.Username == "" {
+		own.Agent.Auth.Cluster.Username, own.Agent.Auth.Cluster.Password = c.Username, c.Password
+	}
+	return &own
 }
 
 // reachable turns a wildcard address into one that this host can dial.

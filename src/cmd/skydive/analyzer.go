@@ -10,6 +10,7 @@ import (
 
 	"skydive/src/analyzer"
 	"skydive/src/api"
+	"skydive/src/auth"
 	"skydive/src/config"
 	"skydive/src/etcd"
 	"skydive/src/pubsub"
@@ -23,7 +24,7 @@ func analyzerCommand(env *environment) *cli.Command {
 		Description: "The analyzer serves REST and WebSocket on --listen, and keeps what is created through the API in an\n" +
 			"embedded etcd (etcd.data_dir). One analyzer needs no configuration; to be reached by other hosts:\n\n" +
 			"   skydive analyzer --listen 0.0.0.0:8082\n\n" +
-			"SIGTERM and SIGINT end it cleanly.",
+			"SIGTERM and SIGINT end it cleanly; SIGHUP opens the log file anew, or ends it when it has none.",
 		Flags: []cli.Flag{&cli.StringFlag{Name: "listen", Aliases: []string{"l"}, Usage: "`ADDRESS` of the API", Value: "127.0.0.1:8082"}},
 		Action: func(c *cli.Context) error {
 			cfg, log, closeLog, err := env.load(c, "analyzer", map[string]string{"listen": "analyzer.listen"})
@@ -53,7 +54,7 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 		return nil, err
 	}
 	store, err := etcd.New(etcd.Config{
-		Embedded: cfg.Etcd.Embedded, Listen: cfg.Etcd.Listen.String(), Servers: cfg.Etcd.Servers, Name: cfg.Etcd.Name,
+		Embedded: cfg.Etcd.Embedded, Listen: cfg.Etcd.Listen.String(), Servers: etcdServers(cfg), Name: cfg.Etcd.Name,
 		DataDir: env.stateDir(cfg.Etcd.DataDir, log), Peers: cfg.Etcd.Peers,
 		MaxWALFiles: cfg.Etcd.MaxWALFiles, MaxSnapFiles: cfg.Etcd.MaxSnapFiles, ClientTimeout: cfg.Etcd.ClientTimeout, Debug: cfg.Etcd.Debug,
 	}, etcd.Options{Log: log, WhoListens: api.WhoListens})
@@ -67,10 +68,15 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 	for _, run := range []func(context.Context) error{store.Run, agents.Run, publisher.Run, subscribers.Run} {
 		s.add(run)
 	}
+	warnings := analyzerWarnings(cfg, s.users, cluster)
+	for _, w := range warnings {
+		log.Warn(w)
+	}
 	err = s.serve(cfg.Analyzer.Listen, api.Options{
-		Steps:  query.AllSteps,
-		Store:  store,
-		Config: cfg.Get,
+		Steps:    query.AllSteps,
+		Store:    store,
+		Config:   cfg.Get,
+		Warnings: func() []string { return warnings },
 		Status: map[string]func() any{
 			"Agents":      func() any { return agents.Status() },
 			"Publishers":  func() any { return publisher.Status() },
@@ -84,4 +90,29 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 		Sockets: map[string]http.Handler{agents.Path(): agents, publisher.Path(): publisher, subscribers.Path(): subscribers},
 	})
 	return s, err
+}
+
+// etcdServers returns the URLs of the etcd servers to use; none means the embedded one. Without that, and without URLs, they are where
+// the analyzers are.
+func etcdServers(cfg *config.Config) []string {
+	servers := cfg.Etcd.Servers
+	if cfg.Etcd.Embedded || len(servers) > 0 {
+		return servers
+	}
+	for _, a := range cfg.AnalyzerAddresses() {
+		a.Port = 12379
+		servers = append(servers, "http://"+a.String())
+	}
+	return servers
+}
+
+// analyzerWarnings are what whoever looks after an analyzer should know about its configuration.
+func analyzerWarnings(cfg *config.Config, users, cluster *auth.Authenticator) (list []string) {
+	if cluster.Open() && !users.Open() && !cfg.Analyzer.Listen.Loopback() {
+		list = append(list, "agents are taken without authentication, beyond loopback: see analyzer.auth.cluster.backend")
+	}
+	if len(cfg.Analyzers) > 1 {
+		list = append(list, "this version does not replicate between analyzers: each shows only the hosts whose agents report to it")
+	}
+	return list
 }

@@ -152,7 +152,8 @@ func usage(c *cli.Context, missing string) error {
 
 // load reads the configuration for a service ("analyzer", "agent" or
 // "allinone", both of them). flags maps flags of the command to keys: those
-// that were given win. Warnings go to the log.
+// that were given win. Warnings go to the log. From then on SIGHUP is heard,
+// too, through the log and the context of c.
 func (env *environment) load(c *cli.Context, service string, flags map[string]string) (*config.Config, *slog.Logger, func(), error) {
 	o := env.configOptions(c)
 	for flag, key := range flags {
@@ -173,14 +174,15 @@ func (env *environment) load(c *cli.Context, service string, flags map[string]st
 			return nil, nil, nil, err
 		}
 	}
-	log, closeLog, err := newLogger(cfg, service)
+	log, out, err := newLogger(cfg, service)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	for _, p := range problems {
 		log.Warn(p.String())
 	}
-	return cfg, log, closeLog, nil
+	c.Context = out.onHangup(c.Context, log)
+	return cfg, log, out.close, nil
 }
 
 func (env *environment) configOptions(c *cli.Context) config.Options {

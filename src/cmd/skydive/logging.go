@@ -8,10 +8,13 @@ import (
 	"io"
 	"log/slog"
 	"log/syslog"
+	"math"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"skydive/src/config"
 )
@@ -38,15 +41,10 @@ func parseLevel(name string) slog.Level {
 	return slog.LevelInfo
 }
 
-// newLogger builds the log of a service; close flushes and closes its backends.
-func newLogger(c *config.Config, service string) (log *slog.Logger, close func(), err error) {
+// newLogger builds the log of a service, and returns where it goes, to be closed in the end.
+func newLogger(c *config.Config, service string) (log *slog.Logger, out *outputs, err error) {
 	var handlers []slog.Handler
-	var closers []io.Closer
-	close = func() {
-		for _, c := range closers {
-			c.Close()
-		}
-	}
+	out = &outputs{}
 	for _, name := range c.Logging.Backends {
 		var w io.Writer
 		own := config.LogBackend{}
@@ -57,36 +55,162 @@ func newLogger(c *config.Config, service string) (log *slog.Logger, close func()
 		case "stdout":
 			w, own, colour = os.Stdout, c.Logging.Stdout, terminal(os.Stdout)
 		case "file":
-			f, err := os.OpenFile(c.Logging.File.Path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
-			if err != nil {
-				close()
-				return nil, nil, fmt.Errorf("open log: %w", err)
+			out.file = &logFile{path: c.Logging.File.Path}
+			if err := out.file.open(); err != nil {
+				out.close()
+				return nil, nil, err
 			}
-			closers = append(closers, f)
-			w, own = f, c.Logging.File.LogBackend
+			out.closers = append(out.closers, out.file)
+			w, own = out.file, c.Logging.File.LogBackend
 		case "syslog":
 			s := c.Logging.Syslog
-			protocol, address := s.Protocol, s.Address
-			sys, err := syslog.Dial(protocol, address, syslog.LOG_DAEMON|syslog.LOG_INFO, s.Tag)
+			sys, err := syslog.Dial(s.Protocol, s.Address, syslog.LOG_DAEMON|syslog.LOG_INFO, s.Tag)
 			if err != nil {
-				close()
-				return nil, nil, fmt.Errorf("connect to syslog at %s: %w", address, err)
+				out.close()
+				return nil, nil, fmt.Errorf("connect to syslog at %s: %w", s.Address, err)
 			}
-			closers = append(closers, sys)
+			out.closers = append(out.closers, sys)
 			w, own = sys, s.LogBackend
 		default:
-			close()
+			out.close()
 			return nil, nil, fmt.Errorf("Invalid logging backend: %s", name)
 		}
 		level := parseLevel(cmp.Or(own.Level, c.Logging.Level))
-		if cmp.Or(own.Encoder, c.Logging.Encoder) == "json" {
-			handlers = append(handlers, slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+		handler := func(w io.Writer) slog.Handler {
+			if cmp.Or(own.Encoder, c.Logging.Encoder) == "json" {
+				return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: nameLevel})
+			}
+			return newConsole(w, level, colour && c.Logging.Color)
+		}
+		if sys, ok := w.(*syslog.Writer); ok {
+			handlers = append(handlers, bySeverity(sys, handler)...)
 		} else {
-			handlers = append(handlers, newConsole(w, level, colour && c.Logging.Color))
+			handlers = append(handlers, handler(w))
 		}
 	}
 	id := cmp.Or(service, c.Logging.ID)
-	return slog.New(slog.NewMultiHandler(handlers...)).With("id", c.HostID+":"+id), close, nil
+	return slog.New(slog.NewMultiHandler(handlers...)).With("id", c.HostID+":"+id), out, nil
+}
+
+// outputs is where a log goes.
+type outputs struct {
+	file    *logFile // nil: none
+	closers []io.Closer
+}
+
+func (o *outputs) close() {
+	for _, c := range o.closers {
+		c.Close()
+	}
+}
+
+// onHangup makes SIGHUP open the log file anew, which may have been moved away. Where there is none, the signal says that the
+// terminal is gone, and ends the returned context.
+func (o *outputs) onHangup(ctx context.Context, log *slog.Logger) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	hangup := make(chan os.Signal, 1)
+	if o.file != nil || !signal.Ignored(syscall.SIGHUP) { // nohup(1) has it ignored
+		signal.Notify(hangup, syscall.SIGHUP)
+	}
+	go func() {
+		defer cancel()
+		defer signal.Stop(hangup)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+			}
+			if o.file == nil {
+				return
+			}
+			if err := o.file.open(); err != nil {
+				log.Error("the log goes on where it was", "error", err)
+			}
+		}
+	}()
+	return ctx
+}
+
+// logFile is a file that can be opened anew while it is written to.
+type logFile struct {
+	path string
+
+	mu sync.Mutex // guards f
+	f  *os.File
+}
+
+func (l *logFile) open() error {
+	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.f.Close() // of nil: nothing
+	l.f = f
+	return nil
+}
+
+func (l *logFile) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.f.Write(p)
+}
+
+func (l *logFile) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.f.Close()
+}
+
+// bySeverity gives each level a handler of its own, which writes with the severity of that level.
+func bySeverity(s *syslog.Writer, handler func(io.Writer) slog.Handler) (handlers []slog.Handler) {
+	from := slog.Level(math.MinInt)
+	for _, severity := range []struct {
+		below slog.Level
+		write severityWriter
+	}{
+		{slog.LevelInfo, s.Debug}, {levelNotice, s.Info}, {slog.LevelWarn, s.Notice}, {slog.LevelError, s.Warning},
+		{levelCritical, s.Err}, {math.MaxInt, s.Crit},
+	} {
+		handlers = append(handlers, band{handler(severity.write), from, severity.below})
+		from = severity.below
+	}
+	return handlers
+}
+
+type severityWriter func(string) error
+
+func (w severityWriter) Write(p []byte) (int, error) { return len(p), w(string(p)) }
+
+// band is a handler of the levels from one up to, but without, another.
+type band struct {
+	slog.Handler
+	from, below slog.Level
+}
+
+func (b band) Enabled(ctx context.Context, l slog.Level) bool {
+	return b.from <= l && l < b.below && b.Handler.Enabled(ctx, l)
+}
+
+func (b band) WithAttrs(a []slog.Attr) slog.Handler {
+	b.Handler = b.Handler.WithAttrs(a)
+	return b
+}
+
+func (b band) WithGroup(name string) slog.Handler {
+	b.Handler = b.Handler.WithGroup(name)
+	return b
+}
+
+// nameLevel writes levels as the configuration spells them: slog would say INFO+2 for NOTICE.
+func nameLevel(groups []string, a slog.Attr) slog.Attr {
+	if level, ok := a.Value.Any().(slog.Level); ok && len(groups) == 0 && a.Key == slog.LevelKey {
+		name, _ := levelName(level)
+		a.Value = slog.StringValue(name)
+	}
+	return a
 }
 
 func terminal(f *os.File) bool {

@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// Memory comes in bursts: a graph that arrives, a large answer. While one lasts, garbage is collected half as often as Go would by
-// itself, which makes it shorter by a sixth; once it is over, what it has left is given back to the system, so that a service
-// is as small afterwards as what it holds.
+// Memory comes in bursts: a graph that arrives, a storm of changes. While one lasts, garbage is collected half as often as Go would
+// by itself, since collecting takes from the time of what must be done; once it is over, what it has left goes back to the system.
 const (
 	garbagePercent = 200     // of what is alive, before a collection; Go's own default is 100
 	worthReturning = 8 << 20 // bytes, or a quarter of what is alive: less is not worth a collection
@@ -18,7 +17,7 @@ const (
 )
 
 // tendMemory does so until ctx ends. It concerns the whole process: where two services share one, the second finds nothing to do.
-// GOGC in the environment is the operator's word and is left alone.
+// GOGC in the environment goes first, as in any Go program.
 func tendMemory(ctx context.Context) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)

@@ -132,13 +132,24 @@ func (env *environment) stateDir(dir string, log *slog.Logger) string {
 	if !isSystem || writable(dir) {
 		return dir
 	}
+	own := env.ownState(below)
+	if own == "" {
+		return dir
+	}
+	log.Info("data goes to the user's own directory", "instead_of", dir, "directory", own)
+	return own
+}
+
+// ownState returns where the user's state of this program is; "" when the environment does not tell.
+func (env *environment) ownState(below string) string {
 	base := env.getenv("XDG_STATE_HOME")
 	if base == "" {
 		base = filepath.Join(env.getenv("HOME"), ".local", "state")
 	}
-	own := filepath.Join(base, "skydive", below)
-	log.Info("data goes to the user's own directory", "instead_of", dir, "directory", own)
-	return own
+	if !filepath.IsAbs(base) {
+		return ""
+	}
+	return filepath.Join(base, "skydive", below)
 }
 
 func writable(dir string) bool {
