@@ -182,7 +182,7 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // refusalQuiet is the least time between two warnings about refused peers: those come back again and again.
-const refusalQuiet = 10 * time.Second
+const refusalQuiet = time.Minute
 
 // refusalLevel makes a refusal that somebody should do something about a warning, unless there was one just before.
 func (e *Endpoint) refusalLevel(refused *refusal) slog.Level {

