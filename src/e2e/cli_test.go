@@ -51,6 +51,7 @@ func TestRootCommandLine(t *testing.T) {
 	contains(run(0, "client", "status"), `"Agents"`, `"h1"`, `"IsConnected": true`)
 	contains(run(0, "version"), "github.com/skydive-project/skydive")
 	run(1, "nonsense")
+	contains(run(1, "client", "--analyzer", "127.0.0.1:1", "status"), "connection refused", "Is an analyzer running there?")
 	run(1, "client", "query", "G", "--nonsense")
 
 	created := run(0, "client", "node", "create", "--node-name", "tor1", "--node-type", "switch", "--metadata", "Rack=r1, Pos.U=7")

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -74,6 +76,9 @@ func (env *environment) execute(ctx context.Context, app *cli.App) int {
 	}
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(env.Stderr, "Error: "+strings.TrimRight(line, "\n"))
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		fmt.Fprintln(env.Stderr, "Is an analyzer running there? --analyzer HOST:PORT or SKYDIVE_ANALYZER names another.")
 	}
 	return 1
 }
