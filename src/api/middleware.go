@@ -50,7 +50,7 @@ func (s *Server) fail(out *reply, r *http.Request, err error) {
 		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	if out.started {
-		panic(http.ErrAbortHandler)
+		panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 	}
 	out.reset()
 	if status == http.StatusServiceUnavailable {
@@ -68,7 +68,7 @@ func (s *Server) recovered(next http.Handler) http.Handler {
 				if p != http.ErrAbortHandler {
 					s.panicked(r, p)
 				}
-				panic(http.ErrAbortHandler)
+				panic(http.ErrAbortHandler) // nothing can be said any more: net/http closes the connection, without a word in the log
 			}
 		}()
 		// The connection may have one of an earlier request.

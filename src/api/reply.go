@@ -93,7 +93,7 @@ func (o *reply) finish() {
 	if p := recover(); p != nil {
 		o.s.metrics.requests.WithLabelValues(o.r.Pattern, strconv.Itoa(http.StatusInternalServerError)).Inc()
 		if p == http.ErrAbortHandler || o.started {
-			panic(p)
+			panic(p) // the middleware counts it, and ends the connection
 		}
 		o.s.panicked(o.r, p)
 		o.reset()
