@@ -1,6 +1,7 @@
 // Package api is the HTTP server of analyzers and agents: REST, metrics, the page, and the mount point of WebSocket endpoints.
 //
-// Every request is authenticated, then authorised, then handled; only the page, the login and preflights are open. The package keeps no
+// Every request is authenticated, then authorised, then handled; only the page, the login, preflights and the
+// health of the service are open. The package keeps no
 // resources and knows no users: a store, an authenticator and an authoriser are given to it. It has no TLS of its own either: Run takes
 // any listener.
 package api
@@ -88,6 +89,10 @@ type Options struct {
 	Status   map[string]func() any        // the top level of GET /api/status
 	Warnings func() []string              // optional: shown by GET /api/status and the page
 
+	// Why the service does not work, and why work should not be sent to it yet; nil when all is well. Everybody may read the
+	// errors. Health must not depend on other hosts: whoever watches it restarts a service that is not well.
+	Health, Ready func() error // optional
+
 	Sockets map[string]http.Handler // by path; they authenticate for themselves, see SocketAuth
 }
 
@@ -142,6 +147,8 @@ func (s *Server) mount() {
 	s.handle("GET /api/topology", s.guarded("topology", "read", s.topology))
 	s.handle("POST /api/topology", s.guarded("topology", "read", s.query))
 	s.handle("GET /api/status", s.guarded("status", "read", s.status))
+	s.handle("GET /healthz", well(s.Health))
+	s.handle("GET /readyz", well(s.Health, s.Ready))
 	if s.Config != nil {
 		s.handle("GET /api/config/{key}", s.guarded("config", "read", s.setting))
 	}

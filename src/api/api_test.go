@@ -84,6 +84,44 @@ func TestStoreNotReady(t *testing.T) {
 	}
 }
 
+func TestHealth(t *testing.T) {
+	var ill, away error
+	s := newServer(t, map[string]string{"alice": "secret"}, func(o *Options) {
+		o.Health, o.Ready = func() error { return ill }, func() error { return away }
+	})
+	for _, c := range []struct {
+		name           string
+		ill, away      error
+		healthz, ready int
+		text           string
+	}{
+		{"well", nil, nil, 200, 200, "ok\n"},
+		{"not connected", nil, errors.New("no analyzer is connected"), 200, 503, "no analyzer is connected\n"},
+		{"not well", errors.New("etcd is not ready"), nil, 503, 503, "etcd is not ready\n"},
+	} {
+		ill, away = c.ill, c.away
+		if resp, _ := s.do(t, "GET", "/healthz", ""); resp.StatusCode != c.healthz {
+			t.Errorf("%s: /healthz %s", c.name, resp.Status)
+		}
+		// Nobody is asked for credentials, and wrong ones do not matter.
+		resp, body := s.do(t, "GET", "/readyz", "", "Authorization: Basic eDp5")
+		if resp.StatusCode != c.ready || body != c.text || resp.Header.Get("Content-Type") != "text/plain; charset=utf-8" ||
+			resp.Header.Get("Cache-Control") != "no-store" || resp.Header.Get("WWW-Authenticate") != "" || len(resp.Cookies()) != 0 {
+			t.Errorf("%s: /readyz %s %v %q", c.name, resp.Status, resp.Header, body)
+		}
+	}
+	if resp, body := s.do(t, "HEAD", "/healthz", ""); resp.StatusCode != 503 || body != "" {
+		t.Error("HEAD:", resp.Status, body)
+	}
+	if resp, _ := s.do(t, "POST", "/healthz", "x"); resp.StatusCode != 405 {
+		t.Error("POST:", resp.Status)
+	}
+	without := newServer(t, nil, nil)
+	if resp, body := without.do(t, "GET", "/readyz", ""); resp.StatusCode != 200 || body != "ok\n" {
+		t.Error("a service without checks:", resp.Status, body)
+	}
+}
+
 func TestStoredByOthers(t *testing.T) {
 	store := newStore(t)
 	s := newServer(t, nil, func(o *Options) { o.Store = store })

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 )
@@ -31,6 +32,24 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) error {
 		all[key] = of()
 	}
 	return writeJSON(w, all)
+}
+
+// well answers 200 when all checks pass, else 503 and why. Nobody is asked for credentials: those who watch services have none.
+func well(checks ...func() error) handler {
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Cache-Control", "no-store")
+		for _, check := range checks {
+			if check == nil {
+				continue
+			}
+			if err := check(); err != nil {
+				return failf(http.StatusServiceUnavailable, "%w", err)
+			}
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, err := io.WriteString(w, "ok\n")
+		return err
+	}
 }
 
 // setting shows one key of the configuration; one that is not set is "".

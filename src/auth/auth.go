@@ -1,4 +1,5 @@
-// Package auth tells who calls: anybody (noauth), or a user of an htpasswd file or of the configuration (basic).
+// Package auth tells who calls: anybody (noauth), or a user of an htpasswd file or of the configuration (basic). Users of Keystone come
+// with a later version: until then keystone lets nobody in.
 //
 // It decides nothing about rights, but sees to it that every authenticated user has at least the default role. There are no sessions:
 // the token that a login gives holds the credentials, so it is good on every analyzer and after a restart. Whatever goes wrong, the
@@ -24,7 +25,7 @@ import (
 
 // Config is one section auth.<name> of the configuration.
 type Config struct {
-	Type  string            // noauth or basic; empty means the name of the section
+	Type  string            // noauth, basic or keystone; empty means the name of the section
 	File  string            // htpasswd file, read again when it changes; wins over Users
 	Users map[string]string // plain passwords by name; the case of names counts
 	Role  string            // default role
@@ -57,13 +58,15 @@ var (
 	ErrNoCredentials = &Error{"No credentials provided", http.StatusUnauthorized}
 	ErrWrong         = &Error{"Wrong credentials", http.StatusUnauthorized}
 	ErrTooMany       = &Error{"Too many failed logins, try again in some seconds", http.StatusTooManyRequests}
+	ErrLater         = &Error{"Authentication by keystone comes with a later version; until then nobody is let in", http.StatusNotImplemented}
 )
 
 // Authenticator checks the credentials of requests. Its methods may be called by several goroutines.
 type Authenticator struct {
 	role      string
 	grant     func(user, role string)
-	passwords passwords // nil: noauth
+	passwords passwords // nil: noauth or closed
+	closed    error     // not nil: nobody is let in, and this is why
 	clock     func() time.Time
 	failures  prometheus.Counter
 	limit     *limiter
@@ -120,7 +123,8 @@ func New(name string, cfg Config, o Options) (*Authenticator, error) {
 			err = errors.New("No htpassword provider set, you set either file or inline sections")
 		}
 	case "keystone":
-		err = errors.New("keystone comes with a later version")
+		a.closed = ErrLater
+		o.Log.Warn("auth." + name + ": authentication by keystone comes with a later version: nobody is let in")
 	default:
 		err = fmt.Errorf("Authentication type unknown or backend not defined for: %s", name)
 	}
@@ -134,10 +138,13 @@ func New(name string, cfg Config, o Options) (*Authenticator, error) {
 }
 
 // Open tells that no credentials are asked for.
-func (a *Authenticator) Open() bool { return a.passwords == nil }
+func (a *Authenticator) Open() bool { return a.passwords == nil && a.closed == nil }
 
 // Authenticate returns the user who sent a request. The error is an *Error, whose text and Status are meant for the client.
 func (a *Authenticator) Authenticate(r *http.Request) (user string, err error) {
+	if a.closed != nil {
+		return "", a.closed
+	}
 	if a.Open() {
 		return a.welcome("admin"), nil
 	}
@@ -157,6 +164,9 @@ func (a *Authenticator) Authenticate(r *http.Request) (user string, err error) {
 func (a *Authenticator) Login(r *http.Request, user, password string) (token string, err error) {
 	if user == "" || password == "" {
 		return "", ErrNoCredentials
+	}
+	if a.closed != nil {
+		return "", a.closed
 	}
 	if a.Open() {
 		a.welcome("admin")

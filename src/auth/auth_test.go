@@ -138,8 +138,6 @@ func TestNewFailsClosed(t *testing.T) {
 		{"x", Config{}, "Authentication type unknown or backend not defined for: x"},
 		{"x", Config{Type: "ldap"}, "Authentication type unknown"},
 		{"x", Config{Type: "basic"}, "No htpassword provider set"},
-		{"x", Config{Type: "keystone"}, "keystone comes with a later version"},
-		{"keystone", Config{}, "keystone comes with a later version"},
 		{"x", Config{Type: "basic", File: "/does/not/exist"}, "/does/not/exist"},
 		{"x", Config{Type: "basic", File: "/does/not/exist", Users: map[string]string{"a": "b"}}, "/does/not/exist"},
 		{"x", Config{Type: "basic", Users: map[string]string{"a": ""}}, "password"},
@@ -147,6 +145,28 @@ func TestNewFailsClosed(t *testing.T) {
 	} {
 		if _, err := New(c.name, c.cfg, Options{Log: quiet()}); err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "auth."+c.name+": ") {
 			t.Errorf("%+v: %v", c.cfg, err)
+		}
+	}
+}
+
+// What asks for Keystone must never be open before this version can ask Keystone.
+func TestKeystoneIsClosed(t *testing.T) {
+	for name, cfg := range map[string]Config{
+		"keystone": {}, "x": {Type: "Keystone", Users: map[string]string{"bob": "x"}, Role: "admin"},
+	} {
+		var said bytes.Buffer
+		grant := func(user, role string) { t.Errorf("%s: %s was granted %s", name, user, role) }
+		a := authenticator(t, name, cfg, Options{Log: slog.New(slog.NewTextHandler(&said, nil)), Grant: grant, Role: "admin"})
+		if a.Open() || !strings.Contains(said.String(), "auth."+name+": authentication by keystone comes with a later version") {
+			t.Errorf("%s: open %v, log %q", name, a.Open(), said.String())
+		}
+		for _, r := range []*http.Request{request("", ""), request("X-Auth-Token", basic("bob", "x")), request("Cookie", "authtoken=x")} {
+			if user, err := a.Authenticate(r); user != "" || err != ErrLater {
+				t.Errorf("%s: %q %v", name, user, err)
+			}
+		}
+		if token, err := a.Login(request("", ""), "bob", "x"); token != "" || err != ErrLater {
+			t.Errorf("%s: %q %v", name, token, err)
 		}
 	}
 }

@@ -31,6 +31,7 @@ var reserved = []Key{
 
 	{Name: "auth.<name>.auth_url", Kind: String, Status: Later, Doc: "URL of Keystone (type keystone)."},
 	{Name: "auth.<name>.tenant_name", Kind: String, Default: "admin", Status: Later, Doc: "Project that users must belong to (type keystone)."},
+	{Name: "auth.<name>.ca_cert", Kind: String, Status: Later, Doc: "Certificates of the authorities that signed Keystone's certificate; the system's when unset."},
 	{Name: "auth.<name>.domain_name", Kind: String, Default: "Default", Status: Later, Doc: "Domain that users must belong to (type keystone)."},
 
 	{Name: "flow.expire", Kind: Seconds, Default: "600", Unit: "seconds", Min: 1, Status: Later, Doc: "Age at which a silent flow ends."},
@@ -97,6 +98,7 @@ var reserved = []Key{
 	{Name: "agent.topology.neutron.domain_name", Kind: String, Default: "Default", Status: Later, Doc: "Domain."},
 	{Name: "agent.topology.neutron.endpoint_type", Kind: String, Default: "public", OneOf: []string{"public", "internal", "admin"}, Status: Later, Doc: "Endpoint: public, internal or admin."},
 	{Name: "agent.topology.neutron.ssl_insecure", Kind: Bool, Default: "false", Status: Later, Doc: "Do not verify the server's certificate."},
+	{Name: "agent.topology.neutron.ca_cert", Kind: String, Status: Later, Doc: "Certificates of the authorities that signed the server's certificate; the system's when unset."},
 	{Name: "agent.topology.blockdev.lsblk_path", Kind: String, Default: "/usr/bin/lsblk", Status: Later, Doc: "Path of lsblk."},
 	{Name: "agent.topology.blockdev.iostat_path", Kind: String, Status: Later, Doc: "Path of iostat."},
 	{Name: "agent.topology.blockdev.iostat_update", Kind: Seconds, Unit: "seconds", Status: Later, Doc: "Time between two readings of iostat."},

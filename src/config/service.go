@@ -46,7 +46,10 @@ func (c *Config) refusals(services ...string) (problems []Problem) {
 				refuse(key, "No htpassword provider set, you set either file or inline sections (auth."+lower(name)+")")
 			}
 		case ok && kind == "keystone":
-			refuse(key, "authentication by keystone comes with a later version (auth."+lower(name)+")")
+			// Users are not let in before that version, but agents go on reporting; without a way in for them there is no service.
+			if key == "analyzer.auth.cluster.backend" {
+				refuse(key, "authentication by keystone comes with a later version (auth."+lower(name)+"), and is for users only")
+			}
 		default:
 			refuse(key, "Authentication type unknown or backend not defined for: "+name)
 		}

@@ -33,7 +33,7 @@ func TestRootStartupErrorsSayWhatToDo(t *testing.T) {
 	fails("broken YAML", "analyzer:\n  listen: [\n", "analyzer", ".yml:2:11")
 	fails("wrong type", "flow:\n  expire: soon\n", "analyzer", ".yml:2:11", "flow.expire")
 	fails("TLS is not silently left out", "tls: {server_cert: /x, server_key: /y}\n", "analyzer", "tls")
-	fails("Keystone is not silently left out", "analyzer: {auth: {api: {backend: keystone}}}\n", "analyzer", "keystone")
+	fails("Keystone is not silently left out", "analyzer: {auth: {cluster: {backend: keystone}}}\n", "analyzer", "keystone")
 
 	first := startAnalyzer(t, h, "")
 	fails("port in use", fmt.Sprintf("etcd: {data_dir: %s/other, listen: 127.0.0.1:22379}\n", h.Dir), "analyzer", "127.0.0.1:8082", fmt.Sprint("skydive"))

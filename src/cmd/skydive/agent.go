@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -89,7 +90,9 @@ func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
 		s.add(run)
 	}
 	err = s.serve(cfg.Agent.Listen, api.Options{
-		Steps: query.BaseSteps,
+		Steps:  query.BaseSteps,
+		Health: func() error { return supervised(supervisor.Status()) },
+		Ready:  func() error { return connected(analyzers, forwarder.Status()) },
 		Status: map[string]func() any{
 			"Clients":        func() any { return subscribers.Status() },
 			"Publishers":     func() any { return publisher.Status() },
@@ -100,4 +103,27 @@ func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
 		Sockets: map[string]http.Handler{publisher.Path(): publisher, subscribers.Path(): subscribers},
 	})
 	return s, err
+}
+
+// supervised tells whether the probes are run. One that fails is tried again, and shown in the status: a restart would do no more.
+func supervised(probes map[string]probe.Status) error {
+	for _, p := range probes {
+		if p.Status == probe.Stopped || p.Status == probe.Stopping {
+			return errors.New("the probes do not run")
+		}
+	}
+	return nil
+}
+
+// connected tells whether the graph goes to an analyzer, if it is to go anywhere.
+func connected(analyzers []string, links map[string]agent.AnalyzerStatus) error {
+	for _, l := range links {
+		if l.IsMaster {
+			return nil
+		}
+	}
+	if len(analyzers) == 0 {
+		return nil
+	}
+	return errors.New("no analyzer is connected")
 }

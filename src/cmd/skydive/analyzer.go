@@ -77,6 +77,12 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 		Store:    store,
 		Config:   cfg.Get,
 		Warnings: func() []string { return warnings },
+		Health: func() error {
+			if store.Status().State != "running" {
+				return etcd.ErrNotReady
+			}
+			return nil
+		},
 		Status: map[string]func() any{
 			"Agents":      func() any { return agents.Status() },
 			"Publishers":  func() any { return publisher.Status() },

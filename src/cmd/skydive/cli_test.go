@@ -33,6 +33,9 @@ func TestNormalizeArgs(t *testing.T) {
 		{"skydive analyzer --conf /etc/skydive/skydive.yml", "skydive --conf=/etc/skydive/skydive.yml analyzer --"},
 		{"skydive agent --listen=0.0.0.0:8081 --host-id h --conf F", "skydive --conf=F agent --listen=0.0.0.0:8081 --host-id=h --"},
 		{"skydive --conf /etc/skydive.yml /usr/bin/skydive agent --conf /etc/skydive.yml", "skydive --conf=/etc/skydive.yml --conf=/etc/skydive.yml agent --"},
+		{"/usr/bin/skydive --conf /etc/skydive.yml analyzer --listen=0.0.0.0:8082", "/usr/bin/skydive --conf=/etc/skydive.yml analyzer --listen=0.0.0.0:8082 --"},
+		{"/usr/bin/skydive --conf /etc/skydive.yml skydive allinone", "/usr/bin/skydive --conf=/etc/skydive.yml allinone --"},
+		{"/usr/bin/skydive --conf /etc/skydive.yml /usr/bin/skydive --conf=/etc/skydive.yml --verbose agent", "/usr/bin/skydive --conf=/etc/skydive.yml --conf=/etc/skydive.yml --verbose=true agent --"},
 		{"skydive skydive analyzer", "skydive analyzer --"},
 		{"/usr/bin/skydive allinone --analyzer-uid 5", "/usr/bin/skydive allinone --analyzer-uid=5 --"},
 		// every spelling of a flag
@@ -63,6 +66,18 @@ func TestNormalizeArgs(t *testing.T) {
 		if err != nil || strings.Join(got, " ") != tc.want {
 			t.Errorf("%s\ngot  %s %v\nwant %s", tc.in, strings.Join(got, " "), err, tc.want)
 		}
+	}
+}
+
+// An image whose entry point names the configuration is also given command lines that name it again.
+func TestSameFileTwice(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "skydive.yml")
+	if err := os.WriteFile(file, []byte("analyzers: [a:1, b:2]\nagent: {topology: {probes: [ovsdb]}, metadata: {a: {b: 1}}}\nrbac: {policy: ['g, alice, admin']}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	once, twice := skydive(t, nil, "", "skydive", "--conf", file, "config", "dump"), skydive(t, nil, "", "skydive", "--conf", file, "config", "dump", "--conf", file)
+	if once.code != 0 || !strings.Contains(once.stdout, "alice") || twice != once {
+		t.Errorf("once %+v\ntwice %+v", once, twice)
 	}
 }
 

@@ -140,11 +140,12 @@ func (env *environment) stateDir(dir string, log *slog.Logger) string {
 	return own
 }
 
-// ownState returns where the user's state of this program is; "" when the environment does not tell.
+// ownState returns where the user's state of this program is; "" when the environment does not tell, or when it tells what is said of
+// users without a home, as in containers.
 func (env *environment) ownState(below string) string {
-	base := env.getenv("XDG_STATE_HOME")
-	if base == "" {
-		base = filepath.Join(env.getenv("HOME"), ".local", "state")
+	base, home := env.getenv("XDG_STATE_HOME"), env.getenv("HOME")
+	if base == "" && home != "/" {
+		base = filepath.Join(home, ".local", "state")
 	}
 	if !filepath.IsAbs(base) {
 		return ""
@@ -153,7 +154,7 @@ func (env *environment) ownState(below string) string {
 }
 
 func writable(dir string) bool {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil { // as etcd wants it
 		return false
 	}
 	probe, err := os.CreateTemp(dir, ".writable-")

@@ -29,6 +29,8 @@ func TestStateOfTheUser(t *testing.T) {
 		{"HOME=/home/u XDG_STATE_HOME=/state", "/state/skydive/etcd"},
 		{"", ""}, // nowhere: better the error about the system's directory than data wherever the process happens to be
 		{"HOME=relative", ""},
+		{"HOME=/", ""},
+		{"HOME=/ XDG_STATE_HOME=/state", "/state/skydive/etcd"},
 	} {
 		env := &environment{Environ: strings.Fields(c.environ)}
 		if got := env.ownState("/etcd"); got != c.want {
