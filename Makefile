@@ -13,17 +13,19 @@ BINARY := build/skydive
 VERSION := $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo v0.0.0)
 # Empty for root, else how a command becomes root: with our PATH, where go and ansible are.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
-PACKAGES := ./src/... $(addsuffix /...,$(wildcard ./tripleo))
+PACKAGES := ./src/... $(addsuffix /...,$(wildcard ./containers ./packaging ./tripleo))
 TEST := CGO_ENABLED=1 SKYDIVE_BINARY=$(CURDIR)/$(BINARY) $(GO) test -race -timeout 9m
 PLAY := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 ANSIBLE_DISPLAY_SKIPPED_HOSTS=no ANSIBLE_CALLBACK_RESULT_FORMAT=yaml ansible-playbook -i $(INVENTORY)
 GENERATED := docs/configuration.md docs/deployment.md etc/skydive.yml.default etc/policy.csv
 OUT ?= .
+PACKAGES_DIR ?= build/packages
+IMAGE ?= build/images/skydive.tar
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build/skydive, one static binary; the same commit gives the same bytes
-	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./src/cmd/skydive
+build: ## build/skydive, one static binary (for ARCH: amd64, arm64); the same commit gives the same bytes
+	@CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./src/cmd/skydive
 
 up: ## build and deploy with Ansible as INVENTORY says (default: analyzer and agent on this machine), wait until healthy
 	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null || { echo "make up deploys services: run it as root, or install sudo"; exit 1; }
@@ -42,27 +44,35 @@ down: ## take back what up did; asks before deleting the recorded history, unles
 	@[ ! -s build/packages-installed ] || echo "Packages of the distribution stay: $$(sort -u build/packages-installed | paste -sd' ')"
 
 test: build ## unit, race, root and end-to-end tests; touches no deployed Skydive (as root, or with sudo)
-	@.ci/need gcc:gcc ip:iproute2
+	@.ci/need gcc:gcc ip:iproute2 curl:curl
 	@$(TEST) $(PACKAGES)
 	@$(if $(SUDO),$(MAKE) --no-print-directory test-root)
 
 test-root: build ## only the tests that need root
-	@.ci/need gcc:gcc ip:iproute2
+	@.ci/need gcc:gcc ip:iproute2 curl:curl
 	@$(TEST) $(if $(SUDO),-exec "sudo -E env PATH=$$PATH") -run '^TestRoot' $(PACKAGES)
 
 e2e: build ## only the end-to-end tests, on hosts made of namespaces
-	@.ci/need gcc:gcc ip:iproute2
+	@.ci/need gcc:gcc ip:iproute2 curl:curl
 	@$(TEST) $(if $(SUDO),-exec "sudo -E env PATH=$$PATH") -count=1 ./src/e2e/...
 
-deploy-test: build ansible-test ## the roles on real systemd hosts, as containers (needs root)
-	@$(SUDO) ansible/tests/deploy-test.sh
+DEPLOY_TEST := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) ansible/tests/deploy/run.py
+deploy-test: build ## the roles on real systemd hosts, as containers: every mode and inventory once (needs root); TESTS= names some
+	@$(DEPLOY_TEST) $(TESTS)
 
-ansible-test: ## the roles without a host: filters, variables, syntax
-	@.ci/need ansible-playbook:ansible-core
+deploy-test-all: build ## the whole matrix of modes, topologies, authentication and platforms; RECORD=yes writes its table into docs/deployment.md
+	@$(DEPLOY_TEST) --all $(if $(RECORD),--record) $(TESTS)
+
+ansible-test: build ## the roles without a host: filters, variables, syntax; and the modules against analyzers
+	@.ci/need ansible-playbook:ansible-core curl:curl openssl:openssl
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m unittest discover -s ansible/tests
 	@for play in playbook.yml.sample ansible/playbooks/*.yml; do ansible-playbook -i $(INVENTORY) --syntax-check $$play >/dev/null; done
 
-test-all: test ansible-test deploy-test fuzz-short ## every test
+k8s-test: images ## the Kubernetes file on a real API server, its pods as containers (needs root; builds Kubernetes once)
+	@.ci/need ansible-playbook:ansible-core dockerd:docker.io docker:docker.io nsenter:util-linux openssl:openssl ip:iproute2
+	@$(SUDO) env PYTHONDONTWRITEBYTECODE=1 GO=$(GO) $(PYTHON) containers/kubernetes/tests/test_kubernetes.py
+
+test-all: test ansible-test deploy-test k8s-test fuzz-short ## every test
 
 bench: build ## measure build/skydive against the bars of performance (as root)
 	@.ci/need ip:iproute2
@@ -76,13 +86,13 @@ fuzz-short: ## every fuzz target for 5s
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5s
 
 lint: build ## gofmt, go vet, generated files; yamllint, ansible-lint and shellcheck where installed
-	@bad=$$(gofmt -l src $(wildcard tripleo)); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
+	@bad=$$(gofmt -l src $(wildcard containers packaging tripleo)); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
 	@$(GO) vet $(PACKAGES)
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; $(MAKE) -s generate OUT="$$tmp"; \
 	  for file in $(GENERATED); do diff -u $$file "$$tmp/$$file" || { echo "make generate changes $$file"; exit 1; }; done
-	@! command -v yamllint >/dev/null || yamllint -s -c ansible/.yamllint ansible playbook.yml.sample
+	@! command -v yamllint >/dev/null || yamllint -s -c ansible/.yamllint ansible containers/*.y*ml playbook.yml.sample
 	@! command -v ansible-lint >/dev/null || (cd ansible && ansible-lint -q --offline)
-	@! command -v shellcheck >/dev/null || shellcheck -S warning .ci/run .ci/need ansible/tests/*.sh packaging/init/skydive ansible/roles/*/files/*.sh
+	@! command -v shellcheck >/dev/null || shellcheck -S warning .ci/run .ci/need ansible/tests/*.sh packaging/init/skydive packaging/*.sh packaging/selinux/build.sh packaging/scripts/* ansible/roles/*/files/*.sh
 
 generate: build ## write what comes from the code: configuration reference and sample, policy, table of the roles' variables
 	@mkdir -p $(OUT)/docs $(OUT)/etc
@@ -91,7 +101,19 @@ generate: build ## write what comes from the code: configuration reference and s
 	@cp src/rbac/policy.csv $(OUT)/etc/policy.csv
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) ansible/tests/variables.py <docs/deployment.md >$(OUT)/docs/.deployment.md && mv $(OUT)/docs/.deployment.md $(OUT)/docs/deployment.md
 
+packages: $(if $(filter build/skydive,$(BINARY)),build) ## build/packages: deb and rpm of BINARY for ARCH; the directory is a repository of apt and yum
+	@BINARY='$(BINARY)' ARCH='$(ARCH)' VERSION='$(VERSION)' OUT='$(PACKAGES_DIR)' GO='$(GO)' packaging/packages.sh
+
+images: $(if $(filter build/skydive,$(BINARY)),build) ## build/images: skydive.tar, the container image of BINARY for ARCH, without an engine; skydive.yaml, for Kubernetes, names it
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git -c safe.directory='*' log -1 --format=%ct 2>/dev/null || echo 0)} $(GO) run ./containers/image \
+	  -version '$(VERSION)' -platform linux/$(or $(ARCH),$(shell $(GO) env GOHOSTARCH)) -binary '$(BINARY)' -o '$(IMAGE)' containers/Containerfile
+	@tag=$$(printf %s '$(VERSION)' | tr -c 'A-Za-z0-9_.-' -) && sed "/&image/s|:latest$$|:$$tag|" containers/kubernetes/skydive.yaml >'$(dir $(IMAGE))skydive.yaml'
+
+dist: ## build/dist, a release: binaries, packages, images, bills of material, checksums, signed with SKYDIVE_SIGNING_KEY
+	@.ci/need git:git gzip:gzip
+	@GO='$(GO)' packaging/dist.sh '$(VERSION)'
+
 clean: ## remove build/
 	@rm -rf build
 
-.PHONY: help build up down test test-root e2e deploy-test ansible-test test-all bench fuzz fuzz-short lint generate clean
+.PHONY: help build up down test test-root e2e deploy-test deploy-test-all k8s-test ansible-test test-all bench fuzz fuzz-short lint generate packages images dist clean

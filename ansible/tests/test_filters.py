@@ -100,6 +100,44 @@ class Hosts(unittest.TestCase):
         self.assertEqual(filters.capabilities(wanted, ""), [])
 
 
+class Rules(unittest.TestCase):
+    def test_a_fabric_is_a_list_or_a_string(self):
+        for value in (["A -> B[MTU=1, X=2]", "B -> C"], "A -> B[MTU=1, X=2]\nB -> C\n", "['A -> B[MTU=1, X=2]', 'B -> C']"):
+            self.assertEqual(filters.rules(value), ["A -> B[MTU=1, X=2]", "B -> C"])
+        for none in ("", [], None, "[]"):
+            self.assertEqual(filters.rules(none), [])
+
+    def test_a_host_without_facts_keeps_its_port(self):
+        agents = [{}, {"ansible_facts": {"hostname": "b", "default_ipv4": {}, "default_ipv6": {"interface": "eth6"}}}, {"ansible_facts": {"hostname": "c"}}]
+        self.assertEqual(filters.fabric(agents, "tor", 9000), ["TOR[Name=tor] -> TOR_PORT2[Name=port2, MTU=9000]", "TOR_PORT2 -> *[Type=host,Name=b]/eth6"])
+        self.assertEqual(filters.fabric(agents, "tor", 9000, "x")[-1], "TOR_PORT3 -> *[Type=host,Name=c]/x")
+
+    def test_what_a_firewall_lets_in(self):
+        both = ["analyzer", "agent"]
+        for listen, want in (("127.0.0.1:8082", []), ("localhost:8082", []), ("[::1]:8082", []), ("", []), ("[::]:8082", ["tcp 8082 any API port", "udp 8082 any flow port"])):
+            self.assertEqual(filters.firewall_rules({"analyzer": {"listen": listen}}, [], both, False), want)
+        self.assertEqual(filters.firewall_rules({"agent": {"listen": "10.0.0.1:1"}}, [], ["analyzer"], False), [])
+        self.assertEqual(filters.firewall_rules({"analyzer": {"listen": "10.0.0.1:1"}, "tls": {"ca_cert": "x"}}, [], both, False), ["tcp 1 any API port"])
+        etcd = {"etcd": {"listen": "10.0.0.1:5"}}
+        self.assertEqual(filters.firewall_rules(etcd, ["10.0.0.2"], both, False), [])
+        self.assertEqual(filters.firewall_rules(etcd, ["10.0.0.2"], both, True), ["tcp 5 10.0.0.2 embedded etcd port", "tcp 6 10.0.0.2 embedded etcd port"])
+
+    def test_absent_probes_are_named_with_their_reason(self):
+        nodes = [{"Metadata": {"Name": "h1", "Probes": {"docker": {"Status": "absent", "Reason": "no socket"}, "netlink": {"Status": "running"}}}}, {"Metadata": {"Name": "h2"}}]
+        self.assertEqual(filters.absent(nodes), ["h1: probe docker is absent: no socket"])
+        self.assertEqual(filters.absent([]), [])
+
+    def test_where_an_agent_is_asked(self):
+        self.assertEqual(filters.agent_url({}, 8081), "http://127.0.0.1:8081")
+        self.assertEqual(filters.agent_url({"skydive_listen_ip": "0.0.0.0", "skydive_agent_port": "9"}, 8081), "http://127.0.0.1:9")
+        self.assertEqual(filters.agent_url({"skydive_agent_ip": "fd00::1", "skydive_listen_ip": "0.0.0.0"}, 8081), "http://[fd00::1]:8081")
+
+    def test_probes_that_variables_ask_for(self):
+        self.assertEqual(filters.probes({"skydive_topology_probes": "a,b"}), ["a", "b"])
+        self.assertEqual(filters.probes({"skydive_topology_probes": ["a"], "skydive_extra_config": {"agent.topology": {"probes": ["c"]}}}), ["c"])
+        self.assertEqual(filters.probes({}), [])
+
+
 class Service(unittest.TestCase):
     VALUES = {"service": "agent", "user": "sky", "group": "net", "binary": "/opt/skydive", "config": "/etc/s.yml", "capabilities": ["CAP_NET_RAW"]}
 
@@ -121,6 +159,81 @@ class Service(unittest.TestCase):
         script = self.render("init/skydive").splitlines()
         for line in ("SERVICE=agent", "USER=sky", "GROUP=net", "BINARY=/opt/skydive", "CONFIG=/etc/s.yml", "# Provides:          skydive-agent"):
             self.assertIn(line, script)
+
+
+class Packages(unittest.TestCase):
+    UNIT = "[Service]\nUser=skydive\nGroup=skydive\nExecStart=/usr/bin/skydive agent --conf /etc/skydive/skydive.yml\nAmbientCapabilities=CAP_NET_RAW CAP_BPF\n"
+    VALUES = {"service": "agent", "user": "skydive", "group": "skydive", "binary": "/usr/bin/skydive", "config": "/etc/skydive/skydive.yml",
+              "capabilities": ["CAP_NET_RAW", "CAP_BPF"]}
+
+    def test_a_drop_in_says_what_differs(self):
+        self.assertEqual(filters.dropin(self.UNIT, self.VALUES), "")
+        self.assertEqual(filters.dropin(self.UNIT, {**self.VALUES, "user": "net", "capabilities": ["CAP_NET_RAW"]}),
+                         "[Service]\nUser=net\nAmbientCapabilities=\nAmbientCapabilities=CAP_NET_RAW\n")
+        self.assertEqual(filters.dropin(self.UNIT, {**self.VALUES, "config": "/srv/s.yml"}),
+                         "[Service]\nExecStart=\nExecStart=/usr/bin/skydive agent --conf /srv/s.yml\n")
+
+    def test_what_a_host_takes(self):
+        platforms = {"Debian": {"packages": "deb"}, "RedHat": {"packages": "rpm"}}
+        for family, machine, kind, name in (("Debian", "x86_64", "deb/x86_64", "skydive_*_amd64.deb"), ("Debian", "aarch64", "deb/aarch64", "skydive_*_arm64.deb"),
+                                            ("RedHat", "aarch64", "rpm/aarch64", "skydive-[0-9]*.aarch64.rpm")):
+            host = {"ansible_facts": {"os_family": family, "architecture": machine}}
+            self.assertEqual(filters.package_kind(host, platforms), kind)
+            self.assertEqual(filters.package_patterns(kind)[0], name)
+
+    def test_what_look_says_of_it(self):
+        self.assertEqual(filters.package_lines(["deb/x86_64", "skydive", "1-1", "ab", "/x.deb"]), ["package skydive 1-1", "cached skydive ab"])
+
+    def test_room(self):
+        look = ["systemd", "space 2048 /usr/bin", "space 999999 /var"]
+        self.assertEqual(filters.room("/usr/bin", look, 2), "")
+        self.assertEqual(filters.room("/usr/bin", look, 100), "/usr/bin has 2 MiB free: this deployment needs 100 MiB there")
+        self.assertEqual(filters.room("/var", look, 100), "")
+
+
+class Images(unittest.TestCase):
+    def test_a_name_may_carry_registry_tag_and_digest(self):
+        for want, arguments in {
+            "docker.io/skydive/skydive:latest": (""),
+            "docker.io/skydive/skydive:v1": ("", "", "v1"),
+            "localhost:5000/skydive/skydive:latest": ("", "localhost:5000"),
+            "192.168.24.1:8787/kolla/openstack-skydive-agent:latest": ("kolla/openstack-skydive-agent:latest", "192.168.24.1:8787", "latest"),
+            "r.example/a/b:2": ("a/b:2", "r.example/", "1"),
+            "localhost/skydive/skydive:x": ("localhost/skydive/skydive", "docker.io", "x"),
+            "r.example:5000/b:latest": ("r.example:5000/b", "docker.io"),
+            "docker.io/a@sha256:ab": ("a@sha256:ab", "", "1"),
+        }.items():
+            self.assertEqual(filters.image(*([arguments] if isinstance(arguments, str) else arguments)), want)
+
+    ARCHIVE = ['[{"Config":"blobs/sha256/%s","RepoTags":["localhost/s:1"],"Layers":[]}]' % ("c" * 64),
+               '{"schemaVersion":2,"manifests":[{"digest":"sha256:%s"}]}' % ("a" * 64)]
+
+    def test_an_archive_tells_names_and_what_engines_call_them(self):
+        self.assertEqual(filters.archive(["built", *self.ARCHIVE]), {"localhost/s:1": ["c" * 64, "a" * 64]})
+        self.assertEqual(filters.archive(['[{"Config":"%s.json","RepoTags":["a:1","b:1"]}]' % ("c" * 64)]), {"a:1": ["c" * 64], "b:1": ["c" * 64]})
+        self.assertEqual(filters.archive([]), {})
+
+    def test_what_a_host_has(self):
+        look = ["systemd", "engine docker 20.10", "image docker skydive/skydive:1 sha256:c1 skydive/skydive@sha256:d1", "image podman localhost/s:1 c2 localhost/s@<none>",
+                "image docker <none>:<none> c3 <none>@<none>"]
+        self.assertEqual(filters.image_ids(look, "docker"), {"docker.io/skydive/skydive:1": "c1", "docker.io/skydive/skydive@sha256:d1": "c1"})
+        self.assertEqual(filters.image_ids(look, "podman"), {"localhost/s:1": "c2"})
+
+    def test_what_is_to_be_loaded(self):
+        archived = filters.archive(self.ARCHIVE)
+        for found, want in (({}, ["localhost/s:1"]), ({"localhost/s:1": "c" * 64}, []), ({"localhost/s:1": "a" * 64}, []), ({"localhost/s:1": "b" * 64}, ["localhost/s:1"])):
+            self.assertEqual(filters.unloaded(["localhost/s:1"], found, archived), want)
+
+
+class ConfigPaths(unittest.TestCase):
+    def test_files_and_directories_of_a_configuration(self):
+        config = {"tls": {"ca_cert": "/etc/ssl/ca.crt", "server_key": "/etc/ssl/s.key"}, "auth": {"api": {"file": "/var/lib/skydive/users", "type": "basic"}},
+                  "etcd": {"data_dir": "/srv/etcd"}, "logging": {"file": {"path": "/var/log/skydive/a.log"}}, "storage": {"disk": {"path": "/srv/archive"}},
+                  "agent": {"metadata_config": {"files": [{"path": "/etc/rack", "name": "Rack"}]}, "topology": {"netns": {"run_path": "/run/netns"}}},
+                  "analyzer": {"listen": "127.0.0.1:8082"}}
+        self.assertEqual(filters.config_paths(config), {"files": ["/etc/rack", "/etc/ssl/ca.crt", "/etc/ssl/s.key", "/var/lib/skydive/users"],
+                                                        "directories": ["/srv/archive", "/srv/etcd", "/var/log/skydive"]})
+        self.assertEqual(filters.config_paths({"auth": {"api": {"users": {"ann": "/not/a/file"}}}}), {"files": [], "directories": []})
 
 
 if __name__ == "__main__":

@@ -29,8 +29,10 @@ stale() {
 }
 if stale && [ -z "${SKYDIVE_CHECK:-}" ]; then
     PATH=$PATH:/usr/local/go/bin
-    command -v go >/dev/null && command -v make >/dev/null || fail "$binary is missing or older than HEAD, and there is no Go" \
-        "or make here to build it: install them, or set skydive_binary_remote_location to file:///path or https://…"
+    if [ ! -f Makefile ] || ! command -v go >/dev/null || ! command -v make >/dev/null; then
+        fail "$PWD/$binary is missing or older than HEAD, and there is no Go, make or source here to build it: install them, or set" \
+            "skydive_binary_remote_location to file:///path or https://…, or skydive_release"
+    fi
     before=$(sum $binary || true)
     owner=$(stat -c %U .)
     if [ "$(id -u)" = 0 ] && [ "$owner" != root ]; then # sudo ansible-playbook: leave no file of root's in the checkout

@@ -2,6 +2,9 @@
 
 import copy
 import difflib
+import ipaddress
+import json
+import posixpath
 import re
 
 import yaml
@@ -100,6 +103,83 @@ def capabilities(names, bounding):
     return [name for name in names if mask >> numbers[name] & 1]
 
 
+def rules(value):
+    """Fabric rules: a list, a string that holds one, or a string with a rule on each line; rules contain blanks and commas."""
+    if isinstance(value, str):
+        value = yaml.safe_load(value) if value.lstrip().startswith("[") else value.splitlines()
+    return [str(rule).strip() for rule in value or [] if str(rule).strip()]
+
+
+def fabric(agents, tor, mtu, interface=""):
+    """Rules for one switch with a port for each agent (hostvars), which leads to the host's default interface or to the one given."""
+    lines = []
+    switch = tor.upper()
+    for number, host in enumerate(agents, 1):
+        facts = host.get("ansible_facts") or {}
+        default = interface or (facts.get("default_ipv4") or {}).get("interface") or (facts.get("default_ipv6") or {}).get("interface")
+        if not facts.get("hostname") or not default:
+            continue  # nothing is known that the port could lead to
+        lines.append("%s[Name=%s] -> %s_PORT%d[Name=port%d, MTU=%d]" % (switch, tor, switch, number, number, int(mtu)))
+        lines.append("%s_PORT%d -> *[Type=host,Name=%s]/%s" % (switch, number, facts["hostname"], default))
+    return lines
+
+
+def canonical(address):
+    """An address as firewalls print it; a name stays a name."""
+    try:
+        return str(ipaddress.ip_address(str(address).strip("[]")))
+    except ValueError:
+        return str(address)
+
+
+def firewall_rules(config, analyzers, services, cluster):
+    """What must come in from other hosts, as "PROTOCOL PORT SOURCE WHAT" with SOURCE any or an address: what listens beyond loopback."""
+    def beyond(section):
+        host, _, port = str((config.get(section) or {}).get("listen") or "").rpartition(":")
+        host = host.strip("[]")
+        return int(port) if host and host not in ("localhost", "::1") and not host.startswith("127.") else 0
+
+    protocol = (config.get("flow") or {}).get("protocol")
+    # Unset, the product takes the way on which it can tell who sends, where there is one.
+    cluster_auth = ((config.get("analyzer") or {}).get("auth") or {}).get("cluster") or {}
+    udp = protocol == "udp" or not protocol and not config.get("tls") and cluster_auth.get("backend", "noauth") == "noauth"
+    lines = []
+    api, agent, etcd = beyond("analyzer"), beyond("agent"), beyond("etcd")
+    if "analyzer" in services and api:
+        lines += ["tcp %d any API port" % api] + ["udp %d any flow port" % api] * udp
+    if "analyzer" in services and etcd and cluster:
+        lines += ["tcp %d %s embedded etcd port" % (port, source) for source in map(canonical, analyzers) for port in (etcd, etcd + 1)]
+    if "agent" in services and agent:
+        lines.append("tcp %d any agent port" % agent)
+    return lines
+
+
+def probes(host):
+    """Probes that the variables of a host (hostvars) ask for."""
+    extra = overlay({}, host.get("skydive_extra_config"))
+    for key in ("agent", "topology", "probes"):
+        extra = extra.get(key) if isinstance(extra, dict) else None
+    return as_list(extra or host.get("skydive_topology_probes"))
+
+
+def absent(nodes):
+    """Sentences on the probes that host nodes show as absent."""
+    sentences = []
+    for node in nodes:
+        metadata = node["Metadata"]
+        for name, state in sorted((metadata.get("Probes") or {}).items()):
+            if state.get("Status") == "absent":
+                sentences.append("%s: probe %s is absent: %s" % (metadata.get("Name"), name, state.get("Reason")))
+    return sorted(sentences)
+
+
+def agent_url(host, port):
+    """URL of an agent's API as its own host asks it, from its variables (hostvars)."""
+    address = host.get("skydive_agent_ip") or host.get("skydive_listen_ip") or nic_address(host.get("ansible_facts") or {}, host.get("skydive_nic"))
+    address = "127.0.0.1" if str(address or "0.0.0.0") in ("0.0.0.0", "::") else address
+    return "http://" + endpoint(address, host.get("skydive_agent_port") or port)
+
+
 def service(text, values):
     """A packaged unit or init script with this deployment's name, user, group, paths and capabilities."""
     text = text.replace("@SERVICE@", values["service"])
@@ -108,6 +188,122 @@ def service(text, values):
         text = re.sub(r"(?mi)^(%s)=.*$" % key, lambda match: "%s=%s" % (match.group(1), values[key]), text)
     granted = " ".join(values["capabilities"])
     return re.sub(r"(?m)^(CapabilityBoundingSet|AmbientCapabilities)=CAP_.*$", lambda match: "%s=%s" % (match.group(1), granted), text)
+
+
+def image(name, registry="", tag=""):
+    """Whole reference of an image. A registry, tag or digest inside the name comes before the ones given beside it."""
+    name = str(name or "skydive/skydive")
+    first = name.split("/")[0] if "/" in name else ""
+    if first != "localhost" and not set(first) & set(".:"):
+        name = "%s/%s" % (str(registry or "docker.io").rstrip("/"), name)
+    if "@" not in name and ":" not in name.rsplit("/", 1)[-1]:
+        name = "%s:%s" % (name, tag or "latest")
+    return name
+
+
+# Keys of the configuration, at any depth, whose value is the path of a file.
+FILES = {"file", "ca_cert", "cacert", "ca", "cert", "key", "client_cert", "client_key", "server_cert", "server_key", "config_file"}
+
+
+def config_paths(config):
+    """Files that a configuration names, and directories that it wants to write: what a container must be given."""
+    files, directories = set(), set()
+
+    def walk(value, parents):
+        key = parents[-1] if parents else ""
+        if isinstance(value, dict):
+            for name, item in value.items():
+                walk(item, parents + [str(name)])
+        elif isinstance(value, list):
+            for item in value:
+                walk(item, parents)
+        elif not isinstance(value, str) or not value.startswith("/"):
+            return
+        elif key in FILES or parents[-2:] == ["files", "path"]:
+            files.add(value)
+        elif key == "data_dir" or parents[0] == "storage" and key == "path":
+            directories.add(value)
+        elif parents == ["logging", "file", "path"]:
+            directories.add(posixpath.dirname(value))
+
+    walk(config, [])
+    return {"files": sorted(files), "directories": sorted(directories)}
+
+
+def dropin(text, values):
+    """What a deployment wants otherwise than the packaged unit says, as a drop-in of systemd; "" when that is nothing."""
+    lines = []
+    for packaged, wanted in zip(text.splitlines(), service(text, values).splitlines()):
+        if wanted != packaged:
+            key = wanted.partition("=")[0]
+            # A further line adds to these; an empty one forgets what was said before.
+            lines += ["%s=" % key] * (key in ("ExecStart", "CapabilityBoundingSet", "AmbientCapabilities")) + [wanted]
+    return "[Service]\n%s\n" % "\n".join(lines) if lines else ""
+
+
+def package_kind(host, platforms):
+    """FORMAT/MACHINE of the packages that a host (hostvars) takes."""
+    facts = host["ansible_facts"]
+    return "%s/%s" % (platforms.get(facts["os_family"], {}).get("packages", ""), facts["architecture"])
+
+
+def package_patterns(kind):
+    """Names of the files of a release that hosts of a FORMAT/MACHINE may want."""
+    form, machine = kind.split("/")
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine) if form == "deb" else machine
+    pattern = "%s_*_%s.deb" if form == "deb" else "%s-[0-9]*.%s.rpm"
+    return [pattern % (name, machine) for name in ("skydive", "skydive-analyzer", "skydive-agent")]
+
+
+def package_lines(package):
+    """What look.sh says of a host that has a package, given as packages.sh tells it."""
+    _, name, version, digest = package[:4]
+    return ["package %s %s" % (name, version), "cached %s %s" % (name, digest)]
+
+
+def local_url(address, path):
+    """URL under which a host reaches its own service that listens on an address, ADDRESS:PORT."""
+    return "http://%s%s" % (re.sub(r"^(0\.0\.0\.0|\[::\]):", "127.0.0.1:", address), path)
+
+
+def room(directory, look, mebibytes):
+    """A sentence when less than that is free for a directory, by what look.sh says; else ""."""
+    for line in look:
+        word, _, rest = line.partition(" ")
+        free, _, name = rest.partition(" ")
+        if word == "space" and name == directory and int(free) < mebibytes * 1024:
+            return "%s has %d MiB free: this deployment needs %d MiB there" % (directory, int(free) // 1024, mebibytes)
+    return ""
+
+
+def archive(lines):
+    """Name → digests by which an engine may know it, from the JSON documents of an image archive (a document a line)."""
+    known = {}
+    documents = [json.loads(line) for line in lines if line[:1] in "[{"]
+    indexed = [entry["digest"] for document in documents if isinstance(document, dict) for entry in document.get("manifests") or []]
+    for document in documents:
+        for entry in document if isinstance(document, list) else []:
+            digest = re.search("[0-9a-f]{64}", entry["Config"])
+            for name in entry.get("RepoTags") or []:
+                # An index that holds one image is about this one: engines that keep the manifest name the image by it.
+                known[name] = [digest.group()] * bool(digest) + [d.split(":")[1] for d in indexed if len(indexed) == 1]
+    return known
+
+
+def image_ids(lines, engine):
+    """Name → ID of the images that a host has, from lines "image ENGINE NAME:TAG ID NAME@DIGEST"."""
+    known = {}
+    for word, where, tagged, identity, digested in (line.split() for line in lines if line.startswith("image ") and len(line.split()) == 5):
+        if where == engine:
+            for name in (tagged, digested):
+                if "<none>" not in name:
+                    known[image(name)] = identity.split(":")[-1]
+    return known
+
+
+def unloaded(names, found, archived):
+    """Those of the names under which a host has not the very image that the archive holds."""
+    return [name for name in names if not found.get(name) or found[name] not in archived.get(name, [])]
 
 
 def unknown_names(names, known):
@@ -131,6 +327,23 @@ class FilterModule:
             "skydive_join": lambda pair: endpoint(*pair),
             "skydive_reach": reach,
             "skydive_capabilities": capabilities,
+            "skydive_rules": rules,
+            "skydive_fabric": fabric,
+            "skydive_firewall_rules": firewall_rules,
+            "skydive_probes": probes,
+            "skydive_absent": absent,
+            "skydive_agent_url": agent_url,
             "skydive_service": service,
+            "skydive_dropin": dropin,
+            "skydive_local_url": local_url,
+            "skydive_room": room,
+            "skydive_package_kind": package_kind,
+            "skydive_package_patterns": package_patterns,
+            "skydive_package_lines": package_lines,
             "skydive_unknown_names": unknown_names,
+            "skydive_image": image,
+            "skydive_config_paths": config_paths,
+            "skydive_archive": archive,
+            "skydive_image_ids": image_ids,
+            "skydive_unloaded": unloaded,
         }

@@ -1,0 +1,152 @@
+"""What the roles do beside installing: tags, verification, probes that are absent, certificates, and Ansible that is too old."""
+
+import re
+import subprocess
+import tempfile
+import unittest
+
+import lab
+
+VARIABLES = {"skydive_auth_type": "basic", "skydive_nic": "eth0", "skydive_extra_config": {"agent.topology.probes": ["docker", "neutron", "ovsdb", "socketinfo"]}}
+BOTH = ("skydive-analyzer", "skydive-agent")
+# Answers as an analyzer does, to whom shows a certificate.
+ANALYZER = """
+import http.server, ssl
+class Analyzer(http.server.BaseHTTPRequestHandler):
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(b'{"Agents": {"h1": {"IsConnected": true}, "h2": {"IsConnected": true}}}' if "status" in self.path else b"[]")
+    do_GET = do_POST = answer
+server = http.server.ThreadingHTTPServer(("", 9443), Analyzer)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/etc/skydive/tls/server.crt", "/etc/skydive/tls/server.key")
+context.load_verify_locations("/etc/skydive/tls/ca.crt")
+context.verify_mode = ssl.CERT_REQUIRED
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+def ran(play, task, host="h1"):
+    """Whether a task did anything but be skipped there."""
+    found = re.search(r"TASK \[[^\]]*%s[^\]]*\] \*+\n((?:(?!TASK|PLAY|RUNNING).*\n)*)" % re.escape(task), play.output)
+    return bool(found and re.search(r"^(ok|changed|fatal): \[%s" % host, found.group(1), re.M))
+
+
+class Services(lab.Case):
+    HOSTS = {"h1": "bookworm", "h2": "bookworm"}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.inventory = cls.lab.inventory([cls.h1], [cls.h1, cls.h2], VARIABLES)
+
+    def play(self, variables=None, playbook=lab.PLAYBOOK, **options):
+        return self.lab.play(playbook, self.inventory, variables, **options)
+
+    def test_1_verification_can_be_left_out(self):
+        play = self.play({"skydive_deployment_test": False})
+        self.assertFalse(ran(play, "Every agent is connected"))
+
+    def test_2_verification_names_the_probes_that_are_absent(self):
+        play = self.play()
+        self.assertTrue(ran(play, "Every agent is connected"))
+        for host in ("h1", "h2"):
+            for probe in ("docker", "neutron", "ovsdb", "socketinfo"):
+                self.assertRegex(play.output, r"%s: probe %s is absent: \w+" % (host, probe))
+        self.assertUnchanged(play if play.changed == 0 else self.play())
+
+    def test_3_tags_do_what_they_say(self):
+        before = {host: host.started(*BOTH) for host in (self.h1, self.h2)}
+        debug = {"skydive_extra_config": {"logging.level": "DEBUG"}}
+        play = self.play(debug, tags=["config"])
+        self.assertEqual({task.rpartition(": ")[2] for task in play.tasks if "restart" not in task}, {"Configuration is written"}, play.tasks)
+        for host, services in ((self.h1, BOTH), (self.h2, BOTH[1:])):
+            for service in services:
+                self.assertNotEqual(host.started(service), {service: before[host][service]}, "%s of %s was not restarted" % (service, host.name))
+        self.assertFalse(ran(play, "Every agent is connected"))
+        self.assertUnchanged(self.play(debug, tags=["config"]))
+        after = {host: host.started(*BOTH) for host in (self.h1, self.h2)}
+        for tag in ("tests", "verify"):
+            play = self.play(debug, tags=[tag])
+            self.assertUnchanged(play)
+            self.assertTrue(ran(play, "Every agent is connected"), tag)
+            self.assertFalse(ran(play, "Configuration is written"), tag)
+        for tag in ("preflight", "install", "run", "iptables", "keystone"):
+            play = self.play(debug, tags=[tag])
+            self.assertUnchanged(play)
+            self.assertFalse(ran(play, "Configuration is written"), tag)
+        self.h2.run("systemctl stop skydive-agent")
+        play = self.play(debug, tags=["run"])
+        self.assertTrue(self.h2.pid("skydive-agent"))
+        self.assertEqual(self.h1.started(*BOTH), after[self.h1])
+        self.assertUnchanged(self.play(debug, playbook=lab.VERIFY))
+
+    def test_4_verification_says_who_is_missing(self):
+        self.h2.run("systemctl stop skydive-agent")
+        self.addCleanup(self.h2.run, "systemctl start skydive-agent")
+        play = self.play({"_skydive_retries": 2}, playbook=lab.VERIFY, fails=True)
+        self.assertIn("2 agents should be connected to http://%s:8082; these are: h1" % self.h1.address, play.output)
+
+    def certificates(self):
+        """A certificate authority, and what it signed for the analyzer and the agents."""
+        work = self.lab.work / "tls"
+        work.mkdir()
+        script = r"""
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.crt
+for name in server client; do
+    openssl req -newkey rsa:2048 -nodes -subj /CN=$name -keyout $name.key -out $name.csr
+    printf 'subjectAltName=IP:%s\n' "$1" >$name.ext
+    openssl x509 -req -days 2 -in $name.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile $name.ext -out $name.crt
+done"""
+        subprocess.run(["sh", "-ec", script, "sh", self.h1.address], cwd=work, check=True, capture_output=True)
+        return {"skydive_tls_" + name: str(work / file) for name, file in (
+            ("ca_cert", "ca.crt"), ("server_cert", "server.crt"), ("server_key", "server.key"), ("client_cert", "client.crt"), ("client_key", "client.key"))}
+
+    def test_5_certificates_and_keys_are_copied_to_whom_they_serve(self):
+        given = self.certificates()
+        self.assertIn("skydive_tls_ca_cert: TLS comes with a later version", " ".join(self.play(given, fails=True).output.split()))
+        play = self.lab.work / "tls.yml"
+        play.write_text("- hosts: all\n  gather_facts: false\n  tasks:\n"
+                        "    - ansible.builtin.import_role: {name: %s, tasks_from: tls}\n" % (lab.ROOT / "ansible/roles/skydive_common"))
+        first = self.lab.play(play, self.inventory, given, diff=True, verbose=1)
+        self.assertNotIn("PRIVATE KEY", first.output)
+        self.assertEqual(self.h1.stat("/etc/skydive/tls"), "750 root:skydive")
+        self.assertEqual(self.h1.output("ls /etc/skydive/tls").split(), ["ca.crt", "client.crt", "client.key", "server.crt", "server.key"])
+        self.assertEqual(self.h2.output("ls /etc/skydive/tls").split(), ["ca.crt", "client.crt", "client.key"])
+        for file in ("server.key", "client.crt"):
+            self.assertEqual(self.h1.stat("/etc/skydive/tls/" + file), "640 root:skydive")
+        self.assertUnchanged(self.lab.play(play, self.inventory, given))
+        self.verify_with_tls(given)
+
+    def verify_with_tls(self, given):
+        """Verification speaks https, and shows and wants certificates: an analyzer without its own authority is a stranger."""
+        self.h1.write("/root/analyzer.py", ANALYZER)
+        self.h1.start("python3", "/root/analyzer.py")
+        self.addCleanup(self.h1.run, "pkill -f '[a]nalyzer.py'; rm /root/analyzer.py")
+        lab.wait(lambda: self.h1.listens(9443), 20, "the server")
+        tls = {**given, "skydive_analyzer_port": 9443, "skydive_extra_config": {}}
+        play = self.play(tls, playbook=lab.VERIFY)
+        self.assertTrue(ran(play, "Every agent is connected"))
+
+    def test_6_old_ansible_is_told_so(self):
+        """By the newest release that is too old, and by one that is older."""
+        for release in ("2.13", "2.11"):
+            with tempfile.TemporaryDirectory() as work:
+                lab.run(["/usr/bin/python3", "-m", "venv", work])
+                lab.run([work + "/bin/pip", "install", "-q", "ansible-core==%s.*" % release])
+                play = self.play(fails=True, ansible=work + "/bin/ansible-playbook")
+            self.assertIn("these roles need ansible-core 2.14 or newer; this is %s." % release, play.output)
+            self.assertEqual(play.changed, 0)
+
+    def test_7_reset(self):
+        self.lab.play(lab.RESET, self.inventory, {"skydive_reset_data": True})
+        for host in (self.h1, self.h2):
+            self.assertFalse(host.exists("/etc/skydive"), host.name)
+
+
+if __name__ == "__main__":
+    unittest.main()
