@@ -113,7 +113,10 @@ dist: ## build/dist, a release: binaries, packages, images, bills of material, c
 	@.ci/need git:git gzip:gzip
 	@GO='$(GO)' packaging/dist.sh '$(VERSION)'
 
+dist-test: ## two releases are equal, signed, and the arm64 binary runs
+	@packaging/tests/dist-test.sh
+
 clean: ## remove build/
 	@rm -rf build
 
-.PHONY: help build up down test test-root e2e deploy-test deploy-test-all k8s-test ansible-test test-all bench fuzz fuzz-short lint generate packages images dist clean
+.PHONY: help build up down test test-root e2e deploy-test deploy-test-all k8s-test ansible-test test-all bench fuzz fuzz-short lint generate packages images dist dist-test clean
