@@ -127,6 +127,13 @@ class Rules(unittest.TestCase):
         self.assertEqual(filters.absent(nodes), ["h1: probe docker is absent: no socket"])
         self.assertEqual(filters.absent([]), [])
 
+    def test_who_is_not_connected(self):
+        hosts = [{"inventory_hostname": "web.example.org", "ansible_facts": {"hostname": "web"}}, {"inventory_hostname": "b"},
+                 {"inventory_hostname": "c", "ansible_facts": {"hostname": "c"}, "skydive_extra_config": "{'host_id': 'other'}"}]
+        self.assertEqual(filters.unconnected(hosts, ["web", "b", "other"]), [])
+        self.assertEqual(filters.unconnected(hosts, ["b"]), ["web.example.org", "c"])
+        self.assertEqual(filters.unconnected([], []), [])
+
     def test_where_an_agent_is_asked(self):
         self.assertEqual(filters.agent_url({}, 8081), "http://127.0.0.1:8081")
         self.assertEqual(filters.agent_url({"skydive_listen_ip": "0.0.0.0", "skydive_agent_port": "9"}, 8081), "http://127.0.0.1:9")

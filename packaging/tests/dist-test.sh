@@ -18,7 +18,7 @@ fail() { echo "FAILED: $*" >&2; exit 1; }
     checkmodule:checkpolicy semodule_package:semodule-utils bzip2:bzip2 apt-ftparchive:apt-utils
 export GNUPGHOME=$work/gnupg
 install -d -m 0700 "$GNUPGHOME"
-gpg --batch --quiet --pinentry-mode loopback --passphrase '' --quick-generate-key 'Skydive tests <tests@skydive.invalid>' rsa3072 sign never
+gpg --batch --quiet --no-auto-check-trustdb --pinentry-mode loopback --passphrase '' --quick-generate-key 'Skydive tests <tests@skydive.invalid>' rsa3072 sign never
 SKYDIVE_SIGNING_KEY=$(gpg --batch --with-colons --list-keys | awk -F: '$1 == "fpr" { print $10; exit }')
 export SKYDIVE_SIGNING_KEY
 gpg --batch --export "$SKYDIVE_SIGNING_KEY" >"$work/keyring.gpg"
@@ -41,8 +41,24 @@ gpgv --quiet --keyring "$work/keyring.gpg" sha256sums.asc sha256sums 2>"$work/gp
 for f in *; do case $f in sha256sums*) ;; *) [ -d "$f" ] || grep -qF "  $f" sha256sums || fail "sha256sums does not have $f" ;; esac; done
 echo "ok: every file is in sha256sums, which is signed"
 
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-printf 'analyzer:\n  listen: 127.0.0.1:%s\netcd:\n  listen: 127.0.0.1:0\n  data_dir: %s\n' "$port" "$work/state" >"$work/skydive.yml"
+# etcd takes a port and the next one.
+port=$(python3 - <<'PYTHON'
+import socket
+for port in range(20000, 30000, 3):
+    sockets = [socket.socket() for _ in range(3)]
+    try:
+        for i, s in enumerate(sockets):
+            s.bind(("127.0.0.1", port + i))
+        print(port)
+        break
+    except OSError:
+        continue
+    finally:
+        for s in sockets:
+            s.close()
+PYTHON
+)
+printf 'analyzer:\n  listen: 127.0.0.1:%s\netcd:\n  listen: 127.0.0.1:%s\n  data_dir: %s\n' "$port" $((port + 1)) "$work/state" >"$work/skydive.yml"
 qemu-aarch64-static ./skydive-linux-arm64 analyzer --conf "$work/skydive.yml" >"$work/arm64.log" 2>&1 &
 service=$!
 end=$((SECONDS + 60))

@@ -1,11 +1,7 @@
-"""Container mode on Docker, Podman and Podman with Quadlet, in one deployment: the analyzer and an agent in Docker, agents in the two others.
-
-$SKYDIVE_DEPLOY=all has every test, and a host without an engine; else those that are named in SHORT are all.
-"""
+"""Container mode on Docker, Podman and Podman with Quadlet, in one deployment: the analyzer and an agent in Docker, agents in the two others."""
 
 import http.server
 import json
-import os
 import pathlib
 import shutil
 import tempfile
@@ -17,19 +13,10 @@ import urllib.request
 import lab
 from versions import NEW, OLD
 
-SHORT = ("test_01", "test_02", "test_03", "test_04", "test_05", "test_06", "test_09", "test_12")
 # DAC_READ_SEARCH NET_ADMIN NET_RAW SYS_PTRACE SYS_ADMIN; BPF and PERFMON where host and engine give them.
 NEEDED, ALLOWED = 0x283004, 0xc000283004
 lab.KINDS["bookworm-registry"] = ("bookworm", [*lab.PODMAN, "docker-registry"])
 lab.KINDS["bookworm-runc"] = ("bookworm", ["runc"])
-
-
-def load_tests(loader, _tests, _pattern):
-    everything = os.environ.get("SKYDIVE_DEPLOY") == "all"
-    suite = unittest.TestSuite(Container(name) for name in loader.getTestCaseNames(Container) if everything or name.startswith(SHORT))
-    if everything:
-        suite.addTests(loader.loadTestsFromTestCase(EngineInstall))
-    return suite
 
 
 def archive(path, version):
@@ -40,8 +27,11 @@ def archive(path, version):
     return "file://%s" % path
 
 
-class Container(lab.Case):
-    HOSTS = {"docker": "bookworm-docker", "podman": "bookworm-podman", "quadlet": "trixie-podman", "registry": "bookworm-registry"}
+class Engines(lab.Case):
+    """A host for each engine."""
+
+    HOSTS = {"docker": "bookworm-docker", "podman": "bookworm-podman", "quadlet": "trixie-podman"}
+    EVERYTHING = {("docker", "skydive-analyzer"), ("docker", "skydive-agent"), ("podman", "skydive-agent"), ("quadlet", "skydive-agent")}
 
     @classmethod
     def setUpClass(cls):
@@ -51,16 +41,14 @@ class Container(lab.Case):
             archive(cls.archive(version), version)
         super().setUpClass()
         cls.engines = {cls.docker: "docker", cls.podman: "podman", cls.quadlet: "podman"}
-        # A registry without TLS has to be known to the engines.
-        address = cls.registry.address + ":5000"
-        daemon = json.loads(cls.docker.output("cat /etc/docker/daemon.json"))
-        cls.docker.write("/etc/docker/daemon.json", json.dumps({**daemon, "insecure-registries": [address]}))
-        cls.docker.run("systemctl restart docker; install -d -m 0711 /var/lib/containerd/io.containerd.runtime.v2.task/moby")  # made with a first container
-        for host in (cls.podman, cls.quadlet, cls.registry):
-            host.write("/etc/containers/registries.conf.d/test.conf", '[[registry]]\nlocation = "%s"\ninsecure = true\n' % address)
+        cls.prepare()
         cls.inventory = cls.lab.inventory([cls.docker], cls.engines, {
             "skydive_deployment_mode": "container", "skydive_auth_type": "basic", "skydive_load_docker_image": "file://%s" % cls.archive(OLD)})
         cls.before = {host: host.snapshot() for host in cls.engines}
+
+    @classmethod
+    def prepare(cls):
+        cls.docker.run("systemctl restart docker; install -d -m 0711 /var/lib/containerd/io.containerd.runtime.v2.task/moby")  # made with a first container
 
     @classmethod
     def archive(cls, version):
@@ -94,8 +82,8 @@ class Container(lab.Case):
                                  {"GremlinQuery": "G.V().Has('Type', 'netns')"})
         return {(node["Host"], node["Metadata"]["Name"], node["Metadata"].get("Path")) for node in nodes or []}
 
-    EVERYTHING = {("docker", "skydive-analyzer"), ("docker", "skydive-agent"), ("podman", "skydive-agent"), ("quadlet", "skydive-agent")}
 
+class Container(Engines):
     def test_01_what_cannot_work_is_refused(self):
         self.assertIn("skydive_container_cli: docker is not installed here", self.play({"skydive_container_cli": "docker"}, limit="podman", fails=True).output)
         self.docker.run("systemctl stop docker.socket docker")
@@ -162,7 +150,29 @@ class Container(lab.Case):
             host.run("rm /etc/default/skydive-agent; systemctl restart skydive-agent")
             self.assertFalse(host.listens(8099), host.name)
 
-    def test_08_a_mistake_stops_nothing(self):
+    def test_08_reset_leaves_nothing(self):
+        self.play({"skydive_reset_data": True}, playbook=lab.RESET)
+        self.assertUntouched(self.before)
+        self.assertUnchanged(self.play({"skydive_reset_data": True}, playbook=lab.RESET))
+
+
+class Images(Engines):
+    """Mistakes, upgrades and a registry."""
+
+    HOSTS = {**Engines.HOSTS, "registry": "bookworm-registry"}
+    SHORT = False
+
+    @classmethod
+    def prepare(cls):
+        # A registry without TLS has to be known to the engines.        # A registry without TLS has to be known to the engines.
+        address = cls.registry.address + ":5000"
+        daemon = json.loads(cls.docker.output("cat /etc/docker/daemon.json"))
+        cls.docker.write("/etc/docker/daemon.json", json.dumps({**daemon, "insecure-registries": [address]}))
+        super().prepare()
+        for host in (cls.podman, cls.quadlet, cls.registry):
+            host.write("/etc/containers/registries.conf.d/test.conf", '[[registry]]\nlocation = "%s"\ninsecure = true\n' % address)
+
+    def test_1_a_mistake_stops_nothing(self):
         before = self.started()
         for variables, sentence in (
                 ({"skydive_extra_config": {"agent.topolgy.probes": []}}, "(?i)topolgy"),
@@ -176,7 +186,7 @@ class Container(lab.Case):
         self.assertFalse(self.docker.succeeds("grep -rq topolgy /etc/skydive"))
         self.assertUnchanged(self.play())
 
-    def test_09_a_new_image_is_taken_and_the_old_one_kept(self):
+    def test_2_a_new_image_is_taken_and_the_old_one_kept(self):
         before = self.started()
         self.play({"skydive_load_docker_image": "file://%s" % self.archive(NEW)})
         self.assertEqual(self.restarted(before), self.EVERYTHING)
@@ -184,7 +194,7 @@ class Container(lab.Case):
             images = self.cli(host, "images", "--format", "{{.Repository}}:{{.Tag}}").split()
             self.assertEqual({"localhost/skydive/skydive:" + version for version in (OLD, NEW)}, {name for name in images if "skydive" in name})
 
-    def test_10_one_variable_restarts_what_it_is_about(self):
+    def test_3_one_variable_restarts_what_it_is_about(self):
         before = self.started()
         variables = {"skydive_load_docker_image": "file://%s" % self.archive(NEW), "skydive_agent_docker_extra_env": "-e SKYDIVE_LOGGING_LEVEL=DEBUG"}
         self.assertEqual(self.play(variables).changed, 6)  # a definition and a restart on each host
@@ -196,7 +206,7 @@ class Container(lab.Case):
         self.registry.run("podman load -q -i /root/image.tar && podman tag localhost/skydive/skydive:%s %s && podman push -q %s" % (version, name, name))
         return name
 
-    def test_11_a_registry(self):
+    def test_4_a_registry(self):
         self.registry.write("/etc/docker/registry/config.yml", "version: 0.1\nstorage: {filesystem: {rootdirectory: /var/lib/docker-registry}}\n"
                             "http: {addr: ':5000'}\n")  # the distribution's asks for a password
         self.registry.run("systemctl restart docker-registry")
@@ -217,11 +227,7 @@ class Container(lab.Case):
         self.assertUnchanged(self.play(variables))
         self.play({**variables, "skydive_reset_data": True}, playbook=lab.RESET)
         self.assertUntouched(self.before)
-
-    def test_12_reset_leaves_nothing(self):
-        self.play({"skydive_reset_data": True}, playbook=lab.RESET)
-        self.assertUntouched(self.before)
-        self.assertUnchanged(self.play({"skydive_reset_data": True}, playbook=lab.RESET))
+        self.assertUnchanged(self.play({**variables, "skydive_reset_data": True}, playbook=lab.RESET))
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
@@ -243,6 +249,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 
 class EngineInstall(lab.Case):
     HOSTS = {"h1": "bookworm-runc"}
+    SHORT = False
 
     @classmethod
     def setUpClass(cls):

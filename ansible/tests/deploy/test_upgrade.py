@@ -129,5 +129,66 @@ class Upgrade(lab.Case):
         self.assertUntouched(self.before)
 
 
+class Batches(lab.Case):
+    """An analyzer without an agent, and agents without an analyzer; what is taken back are containers."""
+
+    HOSTS = {"h1": "bookworm-podman", "h2": "bookworm-podman", "h3": "bookworm-podman"}
+    SHORT = False
+
+    @classmethod
+    def setUpClass(cls):
+        cls.work = pathlib.Path(tempfile.mkdtemp(prefix="skydive-batches-"))
+        cls.addClassCleanup(shutil.rmtree, cls.work)
+        binary, archive = cls.work / "skydive", cls.work / "skydive.tar"
+        make = ["make", "-s", "VERSION=" + OLD, "BINARY=%s" % binary, "IMAGE=%s" % archive]
+        lab.run([*make, "build"], cwd=lab.ROOT, timeout=580)
+        lab.run([*make, "images"], cwd=lab.ROOT, timeout=580)
+        (cls.work / "broken").write_text(BROKEN)
+        cls.container = {"skydive_deployment_mode": "container", "skydive_load_docker_image": archive.as_uri()}
+        cls.good, cls.bad = ({"skydive_binary_remote_location": path.as_uri()} for path in (binary, cls.work / "broken"))
+        super().setUpClass()
+        cls.services = {cls.h1: "skydive-analyzer", cls.h2: "skydive-agent", cls.h3: "skydive-agent"}
+        cls.before = {host: host.snapshot() for host in cls.services}
+
+    def inventory(self, **host_variables):
+        return self.lab.inventory([self.h1], [self.h2, self.h3], {"skydive_upgrade_batch": 1}, host_variables)
+
+    def upgrade(self, variables, fails=False, **host_variables):
+        return self.lab.play(UPGRADE, self.inventory(**host_variables), variables, fails=fails)
+
+    def started(self):
+        return {host.name: host.started(name) for host, name in self.services.items()}
+
+    def test_1_a_move_away_from_containers_that_fails(self):
+        self.lab.play(lab.PLAYBOOK, self.inventory(), self.container)
+        started, image = self.started(), self.h1.output("podman inspect -f '{{.Image}} {{.ImageName}}' skydive-analyzer-h1")
+        play = self.upgrade(self.bad, fails=True)
+        self.assertIn("h1 runs what it ran before: the upgrade failed (", play.output)
+        self.assertEqual(self.h1.output("podman inspect -f '{{.Image}} {{.ImageName}}' skydive-analyzer-h1"), image)
+        self.assertFalse(self.h1.exists("/usr/bin/skydive"))
+        self.assertEqual({**self.started(), "h1": None}, {**started, "h1": None}, "the next hosts were left alone")
+        self.lab.play(lab.VERIFY, self.inventory())
+        self.assertUnchanged(self.lab.play(lab.PLAYBOOK, self.inventory(), self.container))
+
+    def test_2_one_batch_after_the_other(self):
+        play = self.upgrade(self.good)
+        for host, name in self.services.items():
+            self.assertEqual(running(host, name), {name: OLD})
+        order = re.findall(r"changed: \[(h\d)\]", play.output)
+        self.assertEqual(order, sorted(order))
+
+    def test_3_a_batch_that_fails(self):
+        started = self.started()
+        play = self.upgrade({}, fails=True, h1=self.good, h2=self.bad, h3=self.bad)
+        self.assertIn("h2 runs what it ran before: the upgrade failed (", play.output)
+        self.assertNotIn("h3 runs", play.output)
+        self.assertEqual(running(self.h2, "skydive-agent"), {"skydive-agent": OLD})
+        self.assertEqual({**self.started(), "h2": None}, {**started, "h2": None})
+
+    def test_4_reset(self):
+        self.lab.play(lab.RESET, self.inventory(), {"skydive_reset_data": True})
+        self.assertUntouched(self.before)
+
+
 if __name__ == "__main__":
     unittest.main()

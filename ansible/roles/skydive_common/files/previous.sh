@@ -22,13 +22,21 @@ outdated() { # its program was replaced since it started
     case $(readlink "/proc/${pid:-0}/exe") in *' (deleted)') return 0 ;; esac
     return 1
 }
-init() { # skydive-X start|stop|…
-    if [ -d /run/systemd/system ]; then systemctl "$2" "$1"; else "/etc/init.d/$1" "$2"; fi
+init() { # skydive-X start|restart
+    if [ -d /run/systemd/system ]; then
+        systemctl reset-failed "$1" 2>/dev/null || : # else what failed before counts against the limit of starts
+        systemctl "$2" "$1"
+    else
+        "/etc/init.d/$1" "$2"
+    fi
 }
 definitions() {
     for name in skydive-analyzer skydive-agent; do
         printf '%s\n' "/etc/systemd/system/$name.service" "/etc/systemd/system/multi-user.target.wants/$name.service" \
             "/etc/systemd/system/$name.service.d" "/etc/containers/systemd/$name.container" "/etc/init.d/$name"
+    done
+    for name in skydive skydive-analyzer skydive-agent; do
+        printf '%s\n' "/var/cache/skydive/$name.deb" "/var/cache/skydive/$name.rpm"
     done
 }
 installed() {
@@ -38,6 +46,9 @@ installed() {
     elif command -v rpm >/dev/null; then
         rpm -q --qf '%{NAME} %{VERSION}-%{RELEASE}\n' skydive skydive-analyzer skydive-agent | grep -v ' is not installed$'
     fi || :
+}
+version() { # of a package's file
+    case $1 in *.deb) dpkg-deb -f "$1" Version ;; *) rpm -qp --qf '%{VERSION}-%{RELEASE}' "$1" 2>/dev/null ;; esac
 }
 images() { # "ENGINE ID REFERENCE" of those that our containers run
     for engine in podman docker; do
@@ -63,7 +74,11 @@ save)
     install -d -m 0755 /var/cache/skydive
     install -d -m 0700 $store
     installed >$store/installed
-    images >$store/images
+    images | sort -u | while read -r engine id reference; do # a move to another mode takes them away
+        case $engine in podman) set -- --quiet --format=oci-archive ;; *) set -- ;; esac
+        $engine save "$@" -o "$store/image-${id#sha256:}.tar" "$id" >&2
+        echo "$engine $id $reference"
+    done >$store/images
     for name in skydive-analyzer skydive-agent; do
         case $(state $name) in active | activating | reloading) echo $name ;; esac
     done >$store/running
@@ -73,16 +88,21 @@ save)
     tar -cpPf $store/files.tar -T $store/files
     while read -r name version; do
         for file in "/var/cache/skydive/$name".[dr][ep][bm] "/var/cache/apt/archives/${name}_${version}_"*.deb; do
-            [ -f "$file" ] || continue
-            ln "$file" $store/ 2>/dev/null || cp "$file" $store/
-            break
+            if [ -f "$file" ] && [ "$(version "$file")" = "$version" ]; then
+                cp "$file" "$store/$name.${file##*.}"
+                continue 2
+            fi
         done
+        # Its repository may be forgotten by the time that it is wanted again.
+        if command -v apt-get >/dev/null && (cd $store && apt-get download -qq -o Acquire::http::Timeout=10 "$name=$version" >&2); then
+            mv $store/"$name"_*.deb "$store/$name.deb"
+        fi
     done <$store/installed
     ;;
 packages)
     [ "$(installed)" = "$(cat $store/installed)" ] && exit 0
     while read -r name version; do
-        set -- "$store/$name"*.[dr][ep][bm]
+        set -- "$store/$name".[dr][ep][bm]
         if [ -f "$1" ]; then echo "install $1"; else echo "install $name=$version"; fi
     done <$store/installed
     installed | while read -r name _; do
@@ -98,7 +118,10 @@ restore)
         grep -qxF "$file" $store/files || rm -rf "$file"
     done <$store/all
     tar -xpPf $store/files.tar
-    while read -r engine id reference; do $engine tag "$id" "$reference"; done <$store/images
+    while read -r engine id reference; do
+        $engine image inspect "$id" >/dev/null 2>&1 || $engine load -q -i "$store/image-${id#sha256:}.tar" >/dev/null
+        $engine tag "$id" "$reference"
+    done <$store/images
     [ ! -d /run/systemd/system ] || systemctl daemon-reload
     while read -r name; do
         if outdated "$name"; then init "$name" restart; else init "$name" $restart; fi

@@ -173,6 +173,13 @@ def absent(nodes):
     return sorted(sentences)
 
 
+def unconnected(hosts, connected):
+    """Inventory names of the agents (hostvars) whose identity is not among those that an analyzer sees."""
+    def identity(host):
+        return overlay({}, host.get("skydive_extra_config")).get("host_id") or (host.get("ansible_facts") or {}).get("hostname") or host["inventory_hostname"]
+    return [host["inventory_hostname"] for host in hosts if str(identity(host)) not in connected]
+
+
 def agent_url(host, port):
     """URL of an agent's API as its own host asks it, from its variables (hostvars)."""
     address = host.get("skydive_agent_ip") or host.get("skydive_listen_ip") or nic_address(host.get("ansible_facts") or {}, host.get("skydive_nic"))
@@ -332,6 +339,7 @@ class FilterModule:
             "skydive_firewall_rules": firewall_rules,
             "skydive_probes": probes,
             "skydive_absent": absent,
+            "skydive_unconnected": unconnected,
             "skydive_agent_url": agent_url,
             "skydive_service": service,
             "skydive_dropin": dropin,
