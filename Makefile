@@ -72,7 +72,7 @@ k8s-test: images ## the Kubernetes file on a real API server, its pods as contai
 	@.ci/need ansible-playbook:ansible-core dockerd:docker.io docker:docker.io nsenter:util-linux openssl:openssl ip:iproute2
 	@$(SUDO) env PYTHONDONTWRITEBYTECODE=1 GO=$(GO) $(PYTHON) containers/kubernetes/tests/test_kubernetes.py
 
-test-all: test ansible-test deploy-test k8s-test fuzz-short ## every test
+test-all: test ansible-test deploy-test k8s-test dist-test fuzz-short ## every test
 
 bench: build ## measure build/skydive against the bars of performance (as root)
 	@.ci/need ip:iproute2
@@ -90,7 +90,7 @@ lint: build ## gofmt, go vet, generated files; yamllint, ansible-lint and shellc
 	@$(GO) vet $(PACKAGES)
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; $(MAKE) -s generate OUT="$$tmp"; \
 	  for file in $(GENERATED); do diff -u $$file "$$tmp/$$file" || { echo "make generate changes $$file"; exit 1; }; done
-	@! command -v yamllint >/dev/null || yamllint -s -c ansible/.yamllint ansible containers/*.y*ml playbook.yml.sample
+	@! command -v yamllint >/dev/null || yamllint -s -c ansible/.yamllint ansible containers/*.y*ml containers/kubernetes/*.yaml containers/kustomize playbook.yml.sample
 	@! command -v ansible-lint >/dev/null || (cd ansible && ansible-lint -q --offline)
 	@! command -v shellcheck >/dev/null || shellcheck -S warning .ci/run .ci/need ansible/tests/*.sh packaging/init/skydive packaging/*.sh packaging/selinux/build.sh packaging/scripts/* ansible/roles/*/files/*.sh
 

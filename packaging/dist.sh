@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes a release in build/dist: what the roles download (skydive_release), and what anybody else may want. usage: dist.sh VERSION
-#   skydive-linux-ARCH  skydive-image-ARCH.tar  *.deb *.rpm  skydive-ARCH.cdx.json  VERSION  sha256sums  sha256sums.asc
+#   skydive-linux-ARCH  skydive-image-ARCH.tar  skydive.yaml (Kubernetes)  *.deb *.rpm  skydive-ARCH.cdx.json  VERSION  sha256sums  sha256sums.asc
 # Two runs on one commit give the same bytes, the signature apart. With SKYDIVE_SIGNING_KEY, a key id of your gpg, the checksums are
 # signed; without, it says that they are not.
 set -euo pipefail

@@ -126,6 +126,7 @@ class Podman4(Image, lab.Case):
 
 
 class Podman5(Image, lab.Case):
+    SHORT = False
     engine, HOSTS = "podman", {"h1": "trixie-podman"}
 
 
