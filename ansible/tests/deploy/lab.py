@@ -409,7 +409,7 @@ class Lab:
         self.cleanup = contextlib.ExitStack()
         atexit.register(self.close)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends as an exit does, which cleans up
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # an exit that cleans up, and that unittest does not catch
         self.work = pathlib.Path(self.cleanup.enter_context(tempfile.TemporaryDirectory(prefix="skydive-lab-")))
         try:
             self.network = self.create_network()

@@ -125,15 +125,16 @@ class Course:
                 step()
                 lab.say("  %s %.0f s" % (step.__name__, time.monotonic() - begin))
             self.result["outcome"] = "passed"
+        except Exception:
+            self.lab.report()
+            self.test.reported = True
+            self.play(lab.RESET, {"skydive_reset_data": True})  # the next row wants clean hosts
+            raise
         finally:
             self.result["engine"] = self.engine()
             if path := os.environ.get("SKYDIVE_DEPLOY_RESULTS"):
                 with open(path, "a") as file:
                     file.write(json.dumps(self.result) + "\n")
-            if self.result["outcome"] != "passed":
-                self.lab.report()
-                self.test.reported = True
-                self.play(lab.RESET, {"skydive_reset_data": True})  # the next row wants clean hosts
 
     def engine(self):
         if self.row.mode not in ("podman", "docker"):

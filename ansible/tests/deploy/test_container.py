@@ -164,7 +164,7 @@ class Images(Engines):
 
     @classmethod
     def prepare(cls):
-        # A registry without TLS has to be known to the engines.        # A registry without TLS has to be known to the engines.
+        # A registry without TLS has to be known to the engines.
         address = cls.registry.address + ":5000"
         daemon = json.loads(cls.docker.output("cat /etc/docker/daemon.json"))
         cls.docker.write("/etc/docker/daemon.json", json.dumps({**daemon, "insecure-registries": [address]}))
@@ -173,6 +173,7 @@ class Images(Engines):
             host.write("/etc/containers/registries.conf.d/test.conf", '[[registry]]\nlocation = "%s"\ninsecure = true\n' % address)
 
     def test_1_a_mistake_stops_nothing(self):
+        self.play()
         before = self.started()
         for variables, sentence in (
                 ({"skydive_extra_config": {"agent.topolgy.probes": []}}, "(?i)topolgy"),

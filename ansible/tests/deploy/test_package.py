@@ -20,8 +20,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-class Package(lab.Case):
-    HOSTS = {"h1": "bookworm-podman", "h2": "trixie-podman"}  # the latter knows Quadlet
+class Files(lab.Case):
+    HOSTS = {"h1": "bookworm", "h2": "trixie"}
 
     @classmethod
     def setUpClass(cls):
@@ -30,15 +30,67 @@ class Package(lab.Case):
         cls.addClassCleanup(shutil.rmtree, cls.work)
         cls.work.chmod(0o755)
         (cls.work / "www").mkdir()
-        cls.old, cls.new = make(cls.work / "www", OLD), make(cls.work / "www", NEW)
+        cls.old = make(cls.work / "www", OLD)
+        super().setUpClass()
+        cls.inventory = cls.lab.inventory([cls.h1], [cls.h1, cls.h2])
+        cls.before = {host: host.snapshot() for host in (cls.h1, cls.h2)}
+
+    def deploy(self, mode="package", fails=False, **variables):
+        variables = {"skydive_deployment_mode": mode, **variables}
+        return self.lab.play(lab.PLAYBOOK, self.inventory, variables, fails=fails, environ={"XDG_CACHE_HOME": str(self.work / "cache")})
+
+    def versions(self, host):
+        lines = host.output("dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n' 'skydive*' | sed -n 's/^installed //p'", check=False)
+        return dict(line.split() for line in lines.splitlines())
+
+    def starts(self, host, service):
+        return int(host.output("journalctl --no-pager -o cat -u %s | grep -c '^Started '" % service, check=False))
+
+    def count(self):
+        return {(host.name, name): self.starts(host, name) for host, name in self.placed()}
+
+    def placed(self):
+        return [(self.h1, "skydive-analyzer"), (self.h1, "skydive-agent"), (self.h2, "skydive-agent")]
+
+    def assertRuns(self, version):
+        for host, name in self.placed():
+            self.assertEqual(running(host, name), {name: version}, host.name)
+
+    def test_1_files(self):
+        play = self.deploy(skydive_package_location=self.old.as_uri())
+        self.assertEqual(self.versions(self.h1), dict.fromkeys(("skydive", *SERVICES), "0.29.0-1"))
+        self.assertEqual(self.versions(self.h2), dict.fromkeys(("skydive", "skydive-agent"), "0.29.0-1"))
+        self.assertRuns(OLD)
+        for host, name in self.placed():
+            self.assertEqual(self.starts(host, name), 1)
+            self.assertFalse(host.output("systemctl", "show", "-P", "FragmentPath", name).startswith("/etc/"), "the unit is the package's")
+            self.assertEqual(host.output("systemctl", "is-enabled", name), "enabled")
+        self.assertFalse(self.h1.exists("/usr/sbin/policy-rc.d"), play.end())
+        self.assertFalse(self.h1.exists("/etc/systemd/system/skydive-analyzer.service.d"), "nothing differs for the analyzer")
+        self.assertEqual(self.h1.stat("/etc/skydive/skydive.yml"), "640 root:skydive")
+        self.h1.write("/var/lib/skydive/marker", "history\n")
+        self.assertUnchanged(self.deploy(skydive_package_location=self.old.as_uri()))
+
+    def test_7_reset(self):
+        play = self.lab.play(lab.RESET, self.inventory, {"skydive_reset_data": True})
+        self.assertTrue(play.changed)
+        self.assertUntouched(self.before)
+        self.assertUnchanged(self.lab.play(lab.RESET, self.inventory, {"skydive_reset_data": True}))
+
+
+class Package(Files):
+    HOSTS = {"h1": "bookworm-podman", "h2": "trixie-podman"}  # the latter knows Quadlet
+    SHORT = False
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.new = make(cls.work / "www", NEW)
         for who in ("ours", "foreign"):
             (cls.work / who).mkdir(mode=0o700)
             cls.gpg(who, "--quick-generate-key", who + "@example.org", "ed25519", "sign", "never")
             (cls.work / (who + ".asc")).write_bytes(cls.gpg(who, "--export", "--armor"))
             cls.addClassCleanup(subprocess.run, ["gpgconf", "--homedir", cls.work / who, "--kill", "all"], check=False, capture_output=True)
-        super().setUpClass()
-        cls.inventory = cls.lab.inventory([cls.h1], [cls.h1, cls.h2])
-        cls.before = {host: host.snapshot() for host in (cls.h1, cls.h2)}
         # The hosts reach this machine by the address of their bridge.
         address = str(cls.lab.network[1])
         server = http.server.ThreadingHTTPServer((address, 0), functools.partial(Quiet, directory=cls.work / "www"))
@@ -59,48 +111,11 @@ class Package(lab.Case):
         self.gpg(who, "--armor", "--detach-sign", "--output", directory / "sha256sums.asc", directory / "sha256sums")
         self.gpg(who, "--armor", "--clear-sign", "--output", directory / "InRelease", directory / "Release")
 
-    def deploy(self, mode="package", fails=False, **variables):
-        variables = {"skydive_deployment_mode": mode, **variables}
-        return self.lab.play(lab.PLAYBOOK, self.inventory, variables, fails=fails, environ={"XDG_CACHE_HOME": str(self.work / "cache")})
-
-    def versions(self, host):
-        lines = host.output("dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n' 'skydive*' | sed -n 's/^installed //p'", check=False)
-        return dict(line.split() for line in lines.splitlines())
-
-    def starts(self, host, service):
-        return int(host.output("journalctl --no-pager -o cat -u %s | grep -c '^Started '" % service, check=False))
-
-    def count(self):
-        return {(host.name, name): self.starts(host, name) for host, name in self.placed()}
-
-    def placed(self):
-        return [(self.h1, "skydive-analyzer"), (self.h1, "skydive-agent"), (self.h2, "skydive-agent")]
-
     def assertStartedOnce(self, before):
         self.assertEqual({key: number - before[key] for key, number in self.count().items()}, dict.fromkeys(before, 1))
 
-    def assertRuns(self, version):
-        for host, name in self.placed():
-            self.assertEqual(running(host, name), {name: version}, host.name)
-
     def kept(self):
-        return {host.name: host.output("cat /etc/skydive/credentials.yml /var/lib/skydive/marker 2>/dev/null; stat -c '%U:%G %a' /var/lib/skydive",
-                                       check=False) for host in (self.h1, self.h2)}
-
-    def test_1_files(self):
-        play = self.deploy(skydive_package_location=self.old.as_uri())
-        self.assertEqual(self.versions(self.h1), dict.fromkeys(("skydive", *SERVICES), "0.29.0-1"))
-        self.assertEqual(self.versions(self.h2), dict.fromkeys(("skydive", "skydive-agent"), "0.29.0-1"))
-        self.assertRuns(OLD)
-        for host, name in self.placed():
-            self.assertEqual(self.starts(host, name), 1)
-            self.assertFalse(host.output("systemctl", "show", "-P", "FragmentPath", name).startswith("/etc/"), "the unit is the package's")
-            self.assertEqual(host.output("systemctl", "is-enabled", name), "enabled")
-        self.assertFalse(self.h1.exists("/usr/sbin/policy-rc.d"), play.end())
-        self.assertFalse(self.h1.exists("/etc/systemd/system/skydive-analyzer.service.d"), "nothing differs for the analyzer")
-        self.assertEqual(self.h1.stat("/etc/skydive/skydive.yml"), "640 root:skydive")
-        self.h1.write("/var/lib/skydive/marker", "history\n")
-        self.assertUnchanged(self.deploy(skydive_package_location=self.old.as_uri()))
+        return self.h1.output("cat /etc/skydive/credentials.yml /var/lib/skydive/marker; stat -c '%U:%G %a' /var/lib/skydive")
 
     def test_2_newer_files(self):
         before = self.count()
@@ -178,12 +193,6 @@ class Package(lab.Case):
         self.h2.run("umount /var/cache")
         self.assertRegex(bad.output, r"fatal: \[h2\].*/var/cache has \d MiB free: this deployment needs \d+ MiB there")
         self.assertEqual(running(self.h2, "skydive-agent"), {"skydive-agent": NEW})
-
-    def test_7_reset(self):
-        play = self.lab.play(lab.RESET, self.inventory, {"skydive_reset_data": True})
-        self.assertTrue(play.changed)
-        self.assertUntouched(self.before)
-        self.assertUnchanged(self.lab.play(lab.RESET, self.inventory, {"skydive_reset_data": True}))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,63 @@ class Services(lab.Case):
                 self.assertRegex(play.output, r"%s: probe %s is absent: \w+" % (host, probe))
         self.assertUnchanged(play if play.changed == 0 else self.play())
 
+    def test_4_verification_says_who_is_missing(self):
+        self.h2.run("systemctl stop skydive-agent")
+        self.addCleanup(self.h2.run, "systemctl start skydive-agent")
+        play = self.play({"_skydive_retries": 2}, playbook=lab.VERIFY, fails=True)
+        self.assertIn("h2 is not connected to %s:8082; connected are: h1." % self.h1.address, play.output)
+
+    def certificates(self):
+        """A certificate authority, and what it signed for the analyzer and the agents."""
+        work = self.lab.work / "tls"
+        work.mkdir()
+        script = r"""
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.crt
+for name in server client; do
+    openssl req -newkey rsa:2048 -nodes -subj /CN=$name -keyout $name.key -out $name.csr
+    printf 'subjectAltName=IP:%s\n' "$1" >$name.ext
+    openssl x509 -req -days 2 -in $name.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile $name.ext -out $name.crt
+done"""
+        subprocess.run(["sh", "-ec", script, "sh", self.h1.address], cwd=work, check=True, capture_output=True)
+        return {"skydive_tls_" + name: str(work / file) for name, file in (
+            ("ca_cert", "ca.crt"), ("server_cert", "server.crt"), ("server_key", "server.key"), ("client_cert", "client.crt"), ("client_key", "client.key"))}
+
+    def test_5_certificates_and_keys_are_copied_to_whom_they_serve(self):
+        given = self.certificates()
+        self.assertIn("skydive_tls_ca_cert: TLS comes with a later version", " ".join(self.play(given, fails=True).output.split()))
+        play = self.lab.work / "tls.yml"
+        role = lab.ROOT / "ansible/roles/skydive_common"
+        play.write_text("- hosts: all\n  gather_facts: false\n  tasks:\n" + "".join(
+            "    - ansible.builtin.import_role: {name: %s, tasks_from: %s}\n" % (role, tasks) for tasks in ("look", "tls")))
+        first = self.lab.play(play, self.inventory, given, diff=True, verbose=1)
+        self.assertNotIn("PRIVATE KEY", first.output)
+        self.assertEqual(self.h1.stat("/etc/skydive/tls"), "750 root:skydive")
+        self.assertEqual(self.h1.output("ls /etc/skydive/tls").split(), ["ca.crt", "client.crt", "client.key", "server.crt", "server.key"])
+        self.assertEqual(self.h2.output("ls /etc/skydive/tls").split(), ["ca.crt", "client.crt", "client.key"])
+        for file in ("server.key", "client.crt"):
+            self.assertEqual(self.h1.stat("/etc/skydive/tls/" + file), "640 root:skydive")
+        self.assertUnchanged(self.lab.play(play, self.inventory, given))
+        self.verify_with_tls(given)
+
+    def verify_with_tls(self, given):
+        """Verification speaks https, and shows and wants certificates: an analyzer without its own authority is a stranger."""
+        self.h1.write("/root/analyzer.py", ANALYZER)
+        self.h1.start("python3", "/root/analyzer.py")
+        self.addCleanup(self.h1.run, "pkill -f 'python3 /root/[a]nalyzer'; rm /root/analyzer.py")
+        lab.wait(lambda: self.h1.listens(9443), 20, "the server")
+        tls = {**given, "skydive_analyzer_port": 9443, "skydive_extra_config": {}}
+        play = self.play(tls, playbook=lab.VERIFY)
+        self.assertTrue(ran(play, "Every agent is connected"))
+
+    def test_7_reset(self):
+        self.lab.play(lab.RESET, self.inventory, {"skydive_reset_data": True})
+        for host in (self.h1, self.h2):
+            self.assertFalse(host.exists("/etc/skydive"), host.name)
+
+
+class Tags(Services):
+    SHORT = False
+
     def test_3_tags_do_what_they_say(self):
         before = {host: host.started(*BOTH) for host in (self.h1, self.h2)}
         debug = {"skydive_extra_config": {"logging.level": "DEBUG"}}
@@ -85,53 +142,6 @@ class Services(lab.Case):
         self.assertEqual(self.h1.started(*BOTH), after[self.h1])
         self.assertUnchanged(self.play(debug, playbook=lab.VERIFY))
 
-    def test_4_verification_says_who_is_missing(self):
-        self.h2.run("systemctl stop skydive-agent")
-        self.addCleanup(self.h2.run, "systemctl start skydive-agent")
-        play = self.play({"_skydive_retries": 2}, playbook=lab.VERIFY, fails=True)
-        self.assertIn("h2 is not connected to %s:8082; connected are: h1." % self.h1.address, play.output)
-
-    def certificates(self):
-        """A certificate authority, and what it signed for the analyzer and the agents."""
-        work = self.lab.work / "tls"
-        work.mkdir()
-        script = r"""
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.crt
-for name in server client; do
-    openssl req -newkey rsa:2048 -nodes -subj /CN=$name -keyout $name.key -out $name.csr
-    printf 'subjectAltName=IP:%s\n' "$1" >$name.ext
-    openssl x509 -req -days 2 -in $name.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile $name.ext -out $name.crt
-done"""
-        subprocess.run(["sh", "-ec", script, "sh", self.h1.address], cwd=work, check=True, capture_output=True)
-        return {"skydive_tls_" + name: str(work / file) for name, file in (
-            ("ca_cert", "ca.crt"), ("server_cert", "server.crt"), ("server_key", "server.key"), ("client_cert", "client.crt"), ("client_key", "client.key"))}
-
-    def test_5_certificates_and_keys_are_copied_to_whom_they_serve(self):
-        given = self.certificates()
-        self.assertIn("skydive_tls_ca_cert: TLS comes with a later version", " ".join(self.play(given, fails=True).output.split()))
-        play = self.lab.work / "tls.yml"
-        play.write_text("- hosts: all\n  gather_facts: false\n  tasks:\n"
-                        "    - ansible.builtin.import_role: {name: %s, tasks_from: tls}\n" % (lab.ROOT / "ansible/roles/skydive_common"))
-        first = self.lab.play(play, self.inventory, given, diff=True, verbose=1)
-        self.assertNotIn("PRIVATE KEY", first.output)
-        self.assertEqual(self.h1.stat("/etc/skydive/tls"), "750 root:skydive")
-        self.assertEqual(self.h1.output("ls /etc/skydive/tls").split(), ["ca.crt", "client.crt", "client.key", "server.crt", "server.key"])
-        self.assertEqual(self.h2.output("ls /etc/skydive/tls").split(), ["ca.crt", "client.crt", "client.key"])
-        for file in ("server.key", "client.crt"):
-            self.assertEqual(self.h1.stat("/etc/skydive/tls/" + file), "640 root:skydive")
-        self.assertUnchanged(self.lab.play(play, self.inventory, given))
-        self.verify_with_tls(given)
-
-    def verify_with_tls(self, given):
-        """Verification speaks https, and shows and wants certificates: an analyzer without its own authority is a stranger."""
-        self.h1.write("/root/analyzer.py", ANALYZER)
-        self.h1.start("python3", "/root/analyzer.py")
-        self.addCleanup(self.h1.run, "pkill -f '[a]nalyzer.py'; rm /root/analyzer.py")
-        lab.wait(lambda: self.h1.listens(9443), 20, "the server")
-        tls = {**given, "skydive_analyzer_port": 9443, "skydive_extra_config": {}}
-        play = self.play(tls, playbook=lab.VERIFY)
-        self.assertTrue(ran(play, "Every agent is connected"))
-
     def test_6_old_ansible_is_told_so(self):
         """By the newest release that is too old, and by one that is older."""
         for release in ("2.13", "2.11"):
@@ -141,11 +151,6 @@ done"""
                 play = self.play(fails=True, ansible=work + "/bin/ansible-playbook")
             self.assertIn("these roles need ansible-core 2.14 or newer; this is %s." % release, play.output)
             self.assertEqual(play.changed, 0)
-
-    def test_7_reset(self):
-        self.lab.play(lab.RESET, self.inventory, {"skydive_reset_data": True})
-        for host in (self.h1, self.h2):
-            self.assertFalse(host.exists("/etc/skydive"), host.name)
 
 
 if __name__ == "__main__":

@@ -30,38 +30,18 @@ class Upgrade(lab.Case):
 
     @classmethod
     def setUpClass(cls):
-        lab.run([lab.ROOT / ".ci" / "need", "dpkg-deb:dpkg"], cwd=lab.ROOT)
         cls.work = pathlib.Path(tempfile.mkdtemp(prefix="skydive-upgrade-"))
         cls.addClassCleanup(shutil.rmtree, cls.work)
-        cls.old, cls.new = make(cls.work, OLD), make(cls.work, NEW)
-        cls.broken = cls.break_(cls.new)
+        cls.old, cls.new, cls.broken = make(cls.work, OLD), make(cls.work, NEW), cls.work / "broken"
+        cls.broken.mkdir()
+        (cls.broken / "skydive-linux-amd64").write_text(BROKEN)
         super().setUpClass()
         cls.hosts = [cls.h1, cls.h2]
         cls.inventory = cls.lab.inventory(cls.hosts, cls.hosts, {"skydive_etcd_insecure": True})
         cls.before = {host: host.snapshot() for host in cls.hosts}
 
-    @classmethod
-    def break_(cls, directory):
-        """The same as files and packages of a next version whose program does not serve."""
-        broken = cls.work / "broken"
-        broken.mkdir()
-        (broken / "skydive-linux-amd64").write_text(BROKEN)
-        for deb in directory.glob("skydive*_amd64.deb"):
-            tree = cls.work / "tree"
-            lab.run(["dpkg-deb", "-R", deb, tree])
-            control = tree / "DEBIAN" / "control"
-            control.write_text(control.read_text().replace("0.30.0", "0.31.0"))
-            if (tree / "usr/bin/skydive").exists():
-                (tree / "usr/bin/skydive").write_text(BROKEN)
-            lab.run(["dpkg-deb", "--root-owner-group", "-b", tree, broken / deb.name.replace("0.30.0", "0.31.0")])
-            shutil.rmtree(tree)
-        return broken
-
     def binary(self, directory):
         return {"skydive_binary_remote_location": (directory / "skydive-linux-amd64").as_uri()}
-
-    def package(self, directory):
-        return {"skydive_deployment_mode": "package", "skydive_package_location": directory.as_uri()}
 
     def upgrade(self, variables, fails=False):
         return self.lab.play(UPGRADE, self.inventory, variables, fails=fails)
@@ -69,17 +49,19 @@ class Upgrade(lab.Case):
     def assertRuns(self, version):
         for host in self.hosts:
             self.assertEqual(running(host, *SERVICES), dict.fromkeys(SERVICES, version), host.name)
-            self.assertFalse(host.exists("/var/cache/skydive/previous"))
+            self.assertFalse(host.exists("/var/cache/skydive-previous"))
 
     def assertTakenBack(self, variables, version):
         untouched = self.h2.started(*SERVICES)
         units = {name: self.h1.output("systemctl", "cat", name) for name in SERVICES}
+        cached = self.h1.output("find /var/cache/skydive -type f -exec sha256sum {} +", check=False)
         play = self.upgrade(variables, fails=True)
         self.assertRegex(play.output, r"h1 runs what it ran before: the upgrade failed \(")
         self.assertEqual(self.h2.started(*SERVICES), untouched, "the next host was left alone")
         for name in SERVICES:
             self.assertEqual(running(self.h1, name), {name: version})
             self.assertEqual(self.h1.output("systemctl", "cat", name), units[name])
+        self.assertEqual(self.h1.output("find /var/cache/skydive -type f -exec sha256sum {} +", check=False), cached)
         self.lab.play(lab.VERIFY, self.inventory)
 
     def test_1_rolling(self):
@@ -114,6 +96,32 @@ class Upgrade(lab.Case):
     def test_2_a_binary_that_does_not_serve(self):
         self.assertTakenBack(self.binary(self.broken), NEW)
 
+    def test_6_reset(self):
+        self.lab.play(lab.RESET, self.inventory, {"skydive_reset_data": True})
+        self.assertUntouched(self.before)
+
+
+class Packages(Upgrade):
+    SHORT = False
+    test_2_a_binary_that_does_not_serve = None
+
+    @classmethod
+    def setUpClass(cls):
+        lab.run([lab.ROOT / ".ci" / "need", "dpkg-deb:dpkg"], cwd=lab.ROOT)
+        super().setUpClass()
+        for deb in cls.new.glob("skydive*_amd64.deb"):
+            tree = cls.work / "tree"
+            lab.run(["dpkg-deb", "-R", deb, tree])
+            control = tree / "DEBIAN" / "control"
+            control.write_text(control.read_text().replace("0.30.0", "0.31.0"))
+            if (tree / "usr/bin/skydive").exists():
+                (tree / "usr/bin/skydive").write_text(BROKEN)
+            lab.run(["dpkg-deb", "--root-owner-group", "-b", tree, cls.broken / deb.name.replace("0.30.0", "0.31.0")])
+            shutil.rmtree(tree)
+
+    def package(self, directory):
+        return {"skydive_deployment_mode": "package", "skydive_package_location": directory.as_uri()}
+
     def test_3_a_move_that_fails(self):
         self.assertTakenBack(self.package(self.broken), NEW)
         self.assertEqual(self.h1.output("dpkg-query -W -f '${db:Status-Status}\n' skydive | grep -x installed", check=False), "")
@@ -124,9 +132,10 @@ class Upgrade(lab.Case):
         self.assertTakenBack(self.package(self.broken), OLD)
         self.assertIn("0.29.0-1", self.h1.output("dpkg-query", "-W", "skydive"))
 
-    def test_5_reset(self):
-        self.lab.play(lab.RESET, self.inventory, {"skydive_reset_data": True})
-        self.assertUntouched(self.before)
+    def test_5_a_move_away_from_packages_that_fails(self):
+        self.assertTakenBack(self.binary(self.broken), OLD)
+        self.assertIn("0.29.0-1", self.h1.output("dpkg-query", "-W", "skydive"))
+        self.assertFalse(self.h1.exists("/usr/bin/skydive.new"))
 
 
 class Batches(lab.Case):
@@ -140,9 +149,9 @@ class Batches(lab.Case):
         cls.work = pathlib.Path(tempfile.mkdtemp(prefix="skydive-batches-"))
         cls.addClassCleanup(shutil.rmtree, cls.work)
         binary, archive = cls.work / "skydive", cls.work / "skydive.tar"
-        make = ["make", "-s", "VERSION=" + OLD, "BINARY=%s" % binary, "IMAGE=%s" % archive]
-        lab.run([*make, "build"], cwd=lab.ROOT, timeout=580)
-        lab.run([*make, "images"], cwd=lab.ROOT, timeout=580)
+        command = ["make", "-s", "VERSION=" + OLD, "BINARY=%s" % binary, "IMAGE=%s" % archive]
+        lab.run([*command, "build"], cwd=lab.ROOT, timeout=580)
+        lab.run([*command, "images"], cwd=lab.ROOT, timeout=580)
         (cls.work / "broken").write_text(BROKEN)
         cls.container = {"skydive_deployment_mode": "container", "skydive_load_docker_image": archive.as_uri()}
         cls.good, cls.bad = ({"skydive_binary_remote_location": path.as_uri()} for path in (binary, cls.work / "broken"))
@@ -151,10 +160,10 @@ class Batches(lab.Case):
         cls.before = {host: host.snapshot() for host in cls.services}
 
     def inventory(self, **host_variables):
-        return self.lab.inventory([self.h1], [self.h2, self.h3], {"skydive_upgrade_batch": 1}, host_variables)
+        return self.lab.inventory([self.h1], [self.h2, self.h3], host_variables=host_variables)
 
     def upgrade(self, variables, fails=False, **host_variables):
-        return self.lab.play(UPGRADE, self.inventory(**host_variables), variables, fails=fails)
+        return self.lab.play(UPGRADE, self.inventory(**host_variables), {"skydive_upgrade_batch": 1, **variables}, fails=fails)
 
     def started(self):
         return {host.name: host.started(name) for host, name in self.services.items()}

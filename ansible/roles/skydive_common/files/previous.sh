@@ -5,7 +5,7 @@
 #   previous.sh restore        puts files and images back and runs what ran; packages come first
 #   previous.sh drop
 set -eu
-store=/var/cache/skydive/previous
+store=/var/cache/skydive-previous # beside what a move to another mode removes
 action=$1
 shift
 state() {
@@ -71,11 +71,14 @@ present() {
 case $action in
 save)
     rm -rf $store
-    install -d -m 0755 /var/cache/skydive
     install -d -m 0700 $store
     installed >$store/installed
     images | sort -u | while read -r engine id reference; do # a move to another mode takes them away
-        case $engine in podman) set -- --quiet --format=oci-archive ;; *) set -- ;; esac
+        set --
+        if [ "$engine" = podman ]; then # in another format it would get another ID
+            case $(podman image inspect -f '{{.ManifestType}}' "$id") in *oci*) format=oci-archive ;; *) format=docker-archive ;; esac
+            set -- --quiet --format=$format
+        fi
         $engine save "$@" -o "$store/image-${id#sha256:}.tar" "$id" >&2
         echo "$engine $id $reference"
     done >$store/images
@@ -129,6 +132,6 @@ restore)
     ;;
 drop)
     rm -rf $store
-    rmdir /var/cache/skydive 2>/dev/null || :
+    rmdir /var/cache/skydive 2>/dev/null || : # what packages that were taken back have left
     ;;
 esac
