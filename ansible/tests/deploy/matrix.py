@@ -60,7 +60,7 @@ def rows():
             for auth in ("none", "basic"):
                 made.append(Row(mode, topology, auth, kind, short=(mode, topology, auth) in short))
     made += [Row("binary", "all-in-one", "basic", "trixie"), Row("package", "all-in-one", "basic", "trixie"),
-             Row("podman", "1 analyzer, 2 agents", "basic", "trixie-podman", short=True), Row("docker", "all-in-one", "basic", "trixie-docker")]
+             Row("podman", "1 analyzer, 2 agents", "basic", "trixie-podman"), Row("docker", "all-in-one", "basic", "trixie-docker")]
     made += [
         Row("binary", "all-in-one", "none", "bookworm-controller", "hosts.localhost", short=True),
         Row("binary", "all-in-one", "basic", "bookworm-controller", "hosts.localhost.auth", user=("admin", "secret"), short=True),
