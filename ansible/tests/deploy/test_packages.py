@@ -380,9 +380,9 @@ class Rpm(Installed):
         self.assertLess(calls.index("port -d -p tcp 2480"), calls.index("semodule -n -X 200 -r skydive"))
 
 
-@unittest.skipUnless(os.environ.get("SKYDIVE_DEPLOY") == "all", "builds a whole policy, which takes minutes: make deploy-test-all")
 class Policy(lab.Case):
     """The module in a real policy, Debian's. What EL and Fedora have besides stands in optional blocks."""
+    SHORT = False  # builds a whole policy, which takes minutes
     HOSTS = {"h1": "bookworm-selinux"}
 
     def test_the_policy_takes_the_module_and_gives_it_back(self):
