@@ -18,12 +18,11 @@ if [ ! -d "$1" ]; then
 fi
 cd "$1"
 archive=build/images/skydive.tar
-tag=$(git -c safe.directory='*' describe --tags --always 2>/dev/null | tr -c 'A-Za-z0-9_.\n-' - || true)
+tag=$(git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null | tr -c 'A-Za-z0-9_.\n-' - || true)
+# The commit tells; of uncommitted work, the time of the binary. (Go renews that time even when it has nothing to build.)
 stale() {
-    # Of uncommitted work the binary tells when it was built; beyond that only the commit is compared.
-    [ -z "$(find build/skydive -newer $archive 2>/dev/null)" ] || return 0
-    case "$(manifest $archive)" in '') return 0 ;; *":$tag\""* | *":$tag-dirty\""*) return 1 ;; esac
-    [ -n "$tag" ]
+    case "$(manifest $archive)" in '') return 0 ;; *":$tag\""*) ;; *) [ -n "$tag" ]; return ;; esac
+    case $tag in *-dirty) [ -n "$(find build/skydive -newer $archive 2>/dev/null)" ] ;; *) return 1 ;; esac
 }
 if stale && [ -n "${SKYDIVE_CHECK:-}" ]; then
     echo built
