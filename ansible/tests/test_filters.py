@@ -50,6 +50,21 @@ class Overlay(unittest.TestCase):
         self.assertEqual(extra["x"], {"y": []})
 
 
+class Unmade(unittest.TestCase):
+    OWNERS = {"/etc/skydive": "root", "/var/lib/skydive": "skydive"}
+
+    def unmade(self, *look):
+        return filters.unmade(["/etc/skydive", "/srv/my conf"], look, self.OWNERS, "skydive")
+
+    def test_what_is_as_it_should_be_costs_no_round_trip(self):
+        self.assertEqual(self.unmade("systemd", "directory root:skydive 750 /etc/skydive", "directory ann:users 755 /srv/my conf"), [])
+
+    def test_missing_or_other_is_made(self):
+        self.assertEqual(self.unmade(), ["/etc/skydive", "/srv/my conf"])
+        for line in ("root:skydive 755", "root:root 750", "skydive:skydive 750"):
+            self.assertEqual(self.unmade("directory %s /etc/skydive" % line), ["/etc/skydive", "/srv/my conf"], line)
+
+
 class Values(unittest.TestCase):
     def test_prune_keeps_what_says_something(self):
         self.assertEqual(filters.prune({"a": "", "b": {"c": [], "d": {"e": None}}, "f": False, "g": 0}), {"f": False, "g": 0})

@@ -102,7 +102,7 @@ var predefined = map[string]struct {
 	names []string
 }{
 	"auth":    {"type", []string{"noauth", "basic", "keystone"}},
-	"storage": {"driver", []string{"memory", "elasticsearch", "orientdb"}},
+	"storage": {"driver", []string{"disk", "memory", "elasticsearch", "orientdb"}},
 }
 
 func load(o Options) (*Config, []Problem) {

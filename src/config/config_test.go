@@ -167,7 +167,7 @@ func TestEnvironment(t *testing.T) {
 // every analyzer key away.
 func TestShadow(t *testing.T) {
 	c, problems := mustLoad(t, []string{"SKYDIVE_ANALYZER=h:8082", "SKYDIVE_AGENT=x", "SKYDIVE_ETCD=x", "SKYDIVE_AUTH=x", "SKYDIVE_EMBEDDED=true"}, nil, "analyzer: {listen: '9'}")
-	if c.Analyzer.Listen.Port != 9 || c.Analyzer.Topology.Backend != "memory" || !c.Etcd.Embedded || len(problems) != 0 {
+	if c.Analyzer.Listen.Port != 9 || c.Analyzer.Topology.Backend != "disk" || !c.Etcd.Embedded || len(problems) != 0 {
 		t.Errorf("shadowed: %+v %+v %v", c.Analyzer, c.Etcd, problems)
 	}
 }
@@ -224,7 +224,7 @@ func TestWarnings(t *testing.T) {
 		{"analyzer:\n  lisetn: 1\n", []string{"skydive.yml:2:3: unknown key analyzer.lisetn; did you mean analyzer.listen?"}},
 		{"agent: {runc: {run_path: [/x]}}", []string{"skydive.yml:1:9: unknown key agent.runc; did you mean agent.topology.runc.run_path?"}},
 		{"zzzzzzzz: 1", []string{"skydive.yml:1:1: unknown key zzzzzzzz"}},
-		{"flow: {expire: 60}", []string{"skydive.yml:1:16: flow.expire: not in this version"}},
+		{"analyzer: {cluster: a}", []string{"skydive.yml:1:21: analyzer.cluster: not in this version"}},
 		{"dpdk: {debug: 1}", []string{"skydive.yml:1:15: dpdk.debug: not supported"}},
 		{"cache.expire: 1", []string{"skydive.yml:1:15: cache.expire: has no effect"}},
 		{"graph: {backend: memory}", []string{"skydive.yml:1:18: Config value 'graph.backend' is now deprecated. Please use 'analyzer.topology.backend' instead"}},
@@ -369,7 +369,7 @@ func TestCheck(t *testing.T) {
 	for text, want := range map[string][]Severity{
 		"host_id: a":         nil,
 		"nope: a":            {Unknown},
-		"flow.expire: 5":     {Notice},
+		"tls.ca_cert: ''":    {Notice},
 		"tls.server_key: /k": {Notice, Refusal},
 		"a: b: c":            {Error},
 	} {

@@ -17,7 +17,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// value is a key's value after decoding: string, bool, int64, time.Duration,
+// value is a key's value after decoding: string, bool, int64, time.Duration, Size,
 // Address, []Address, []string, map[string]any, map[string]string or []any.
 type value struct {
 	v      any
@@ -216,6 +216,12 @@ func fromText(k Key, text string) (any, error) {
 			return nil, invalid(k, text, "want more than nothing")
 		}
 		return d, nil
+	case SizeKind:
+		n, err := parseSize(text)
+		if err != nil {
+			return nil, invalid(k, text, "%v", err)
+		}
+		return n, atLeast(k, text, int64(n))
 	case AddressKind:
 		a, err := ParseAddress(text)
 		if err != nil {

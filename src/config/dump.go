@@ -86,6 +86,8 @@ func export(v any, secret bool) any {
 			return hidden
 		}
 		return hidePassword(t)
+	case Size:
+		return t.String()
 	case time.Duration:
 		if t%time.Second == 0 {
 			return int64(t / time.Second)

@@ -65,7 +65,7 @@ func TestGet(t *testing.T) {
 		"ui.topology.favorites":        map[string]any{"My.Own": "g"},
 		"ui.topology.favorites.my.own": "g",
 		"analyzer.topology.probes":     []string{},
-		"storage.es":                   map[string]any{"driver": "elasticsearch"},
+		"storage.es":                   map[string]any{"driver": "elasticsearch", "max_age": int64(604800), "max_size": "10GiB"},
 		"analyzer.auth.cluster":        map[string]any{"backend": "noauth"},
 		"nope":                         nil,
 		"":                             nil,

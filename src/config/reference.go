@@ -35,7 +35,7 @@ func Reference(w io.Writer) error {
 		status Status
 		text   string
 	}{
-		{Later, "## Known, not in this version\n\nSetting one of these is warned about, with exceptions: a service refuses to start with `tls` keys or with a storage other than memory, because it would be less safe or keep less than you asked for, and where users are to be authenticated by keystone nobody is let in.\n\n"},
+		{Later, "## Known, not in this version\n\nSetting one of these is warned about, with exceptions: a service refuses to start with `tls` keys or with a storage other than disk and memory, because it would be less safe or keep less than you asked for, and where users are to be authenticated by keystone nobody is let in.\n\n"},
 		{NoEffect, "## Known, without effect\n\nAccepted because files of the public Skydive have them.\n\n"},
 		{NotSupported, "## Not supported\n\nThese belong to parts of the public Skydive that are not rebuilt.\n\n"},
 	} {
@@ -89,7 +89,8 @@ var sampleText = map[string]string{
 	"auth.<name>.type":      "basic",
 	"auth.<name>.file":      "/etc/skydive/htpasswd",
 	"auth.<name>.users":     "{alice: secret}",
-	"storage.<name>.driver": "memory",
+	"storage.<name>.driver": "disk",
+	"storage.<name>.path":   "/var/lib/skydive/archive",
 	"etcd.servers":          "[http://127.0.0.1:12379]",
 	"etcd.peers":            "{host1: http://10.0.0.1:12380}",
 	"etcd.name":             "host1",

@@ -17,6 +17,7 @@ const (
 	Bool             // Go bool syntax, or yes, no, on, off
 	Int              // decimal
 	Seconds          // whole seconds, or a Go duration
+	SizeKind         // bytes, or a number with KiB, MiB, GiB or TiB
 	AddressKind      // host:port, :port or port
 	Addresses        // list of addresses
 	List             // list of strings
@@ -27,7 +28,7 @@ const (
 
 // String returns the name used in messages and in the reference.
 func (k Kind) String() string {
-	return [...]string{"string", "true or false", "whole number", "duration", "address", "list of addresses", "list of strings", "map", "map of strings", "list of maps"}[k]
+	return [...]string{"string", "true or false", "whole number", "duration", "size", "address", "list of addresses", "list of strings", "map", "map of strings", "list of maps"}[k]
 }
 
 // Key describes one key. Name is lower case; its level "<name>" stands for a
@@ -238,6 +239,8 @@ func kindOf(t reflect.Type) (Kind, bool) {
 		return Int, true
 	case reflect.TypeFor[time.Duration]():
 		return Seconds, true
+	case reflect.TypeFor[Size]():
+		return SizeKind, true
 	case reflect.TypeFor[Address]():
 		return AddressKind, true
 	case reflect.TypeFor[[]Address]():

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -36,6 +37,13 @@ func (c *Config) refusals(services ...string) (problems []Problem) {
 			refuse(name, name+" is set, but TLS comes with a later version; refusing to serve clear text")
 		}
 	}
+	if _, _, _, err := c.Flow.Applications(); err != nil {
+		key, message, _ := strings.Cut(err.Error(), ": ")
+		refuse(key, key+": "+message)
+	}
+	if p := c.Agent.Flow.PcapSocket; p.MinPort > p.MaxPort || p.MaxPort > 65535 {
+		refuse("agent.flow.pcapsocket.max_port", fmt.Sprintf("agent.flow.pcapsocket: no ports from %d to %d", p.MinPort, p.MaxPort))
+	}
 	backend := func(key, name string) {
 		section, ok := c.Auth[lower(name)]
 		kind := lower(section.Type)
@@ -57,11 +65,11 @@ func (c *Config) refusals(services ...string) (problems []Problem) {
 	storage := func(key, name string) {
 		section, ok := c.Storage[lower(name)]
 		switch driver := lower(section.Driver); {
-		case driver == "memory":
-		case driver == "elasticsearch" || driver == "disk":
-			refuse(key, "storage "+driver+" comes with a later version; this one has memory")
+		case driver == "memory" || driver == "disk":
+		case driver == "elasticsearch":
+			refuse(key, "storage elasticsearch comes with a later version; this one has disk and memory")
 		case driver == "orientdb":
-			refuse(key, "storage orientdb is not supported; this version has memory")
+			refuse(key, "storage orientdb is not supported; this version has disk and memory")
 		case ok:
 			refuse(key, "storage driver '"+section.Driver+"' unknown (storage."+lower(name)+".driver)")
 		default:

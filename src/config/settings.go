@@ -23,6 +23,7 @@ type Config struct {
 	Auth      map[string]Auth    `yaml:"auth" doc:"Authentication backends, each under a name of your choice. The sections noauth, basic and keystone exist from the start."`
 	RBAC      RBAC               `yaml:"rbac" doc:"Who may do what (casbin)."`
 	HTTP      HTTP               `yaml:"http" doc:"HTTP and WebSocket connections."`
+	Flow      Flow               `yaml:"flow" doc:"Flows: how packets become flows, and how flows travel."`
 	Logging   Logging            `yaml:"logging" doc:"Logs."`
 	Etcd      Etcd               `yaml:"etcd" doc:"etcd, which holds captures, alerts, rules and policies. One analyzer needs nothing here."`
 	Storage   map[string]Storage `yaml:"storage" doc:"Storages of topology and flow history, each under a name of your choice. The section memory exists from the start."`
@@ -38,6 +39,11 @@ type Analyzer struct {
 	Auth     AnalyzerAuth
 	Topology AnalyzerTopology
 	Flow     AnalyzerFlow
+	Startup  struct {
+		CaptureGremlin string `yaml:"capture_gremlin" doc:"Gremlin expression of a capture made at start, such as G.V().Has('Type', 'veth')."`
+		CaptureBPF     string `yaml:"capture_bpf" doc:"BPF filter of that capture."`
+		CaptureType    string `yaml:"capture_type" doc:"Type of that capture, such as afpacket; the default of each node's type when empty."`
+	}
 }
 
 // AnalyzerAuth holds the keys below analyzer.auth.
@@ -54,13 +60,14 @@ type AnalyzerAuth struct {
 
 // AnalyzerTopology holds the keys below analyzer.topology.
 type AnalyzerTopology struct {
-	Backend string   `yaml:"backend" default:"memory" doc:"Section of storage that keeps the topology. With memory there is no history."`
+	Backend string   `yaml:"backend" default:"disk" doc:"Section of storage that keeps the history of the topology. With memory there is none."`
 	Probes  []string `yaml:"probes" default:"[]" doc:"Topology probes that the analyzer runs. A probe that this version or this host lacks is reported as absent and stops nothing."`
 }
 
 // AnalyzerFlow holds the keys below analyzer.flow.
 type AnalyzerFlow struct {
-	Backend string `yaml:"backend" default:"memory" doc:"Section of storage that keeps flows. With memory only live flows are seen."`
+	Backend       string `yaml:"backend" default:"disk" doc:"Section of storage that keeps flows. With memory only live flows are seen."`
+	MaxBufferSize int    `yaml:"max_buffer_size" default:"100000" unit:"flows" min:"1" doc:"Flows waiting to be stored; what does not fit is dropped and counted."`
 }
 
 // Agent holds the keys below agent.
@@ -68,6 +75,17 @@ type Agent struct {
 	Listen   Address `yaml:"listen" default:"127.0.0.1:8081" doc:"Address of the agent's own API."`
 	Auth     AgentAuth
 	Topology AgentTopology
+	Capture  struct {
+		StatsUpdate time.Duration `yaml:"stats_update" default:"1" unit:"seconds" min:"1" doc:"Time between two readings of capture statistics."`
+		RingSize    Size          `yaml:"ring_size" default:"4MiB" min:"65536" doc:"Memory that the kernel and the agent share for the packets of one capture."`
+	}
+	Flow struct {
+		PcapSocket struct {
+			BindAddress string `yaml:"bind_address" default:"127.0.0.1" doc:"Address of the TCP sockets that take packets in pcap format (capture type pcapsocket)."`
+			MinPort     int    `yaml:"min_port" default:"8100" min:"1" doc:"First port of the pcap sockets."`
+			MaxPort     int    `yaml:"max_port" default:"8132" min:"1" doc:"Last port of the pcap sockets."`
+		}
+	}
 	Metadata map[string]any `yaml:"metadata" default:"{}" doc:"Extra metadata of the host node, free-form."`
 }
 
@@ -166,5 +184,22 @@ type Etcd struct {
 
 // Storage is one section storage.<name>.
 type Storage struct {
-	Driver string `yaml:"driver" doc:"Kind of storage: memory."`
+	Driver  string        `yaml:"driver" doc:"Kind of storage: disk or memory."`
+	Path    string        `yaml:"path" doc:"Directory of a disk storage. Unset: archive, beside etcd.data_dir."`
+	MaxAge  time.Duration `yaml:"max_age" default:"168h" unit:"seconds" min:"1" doc:"Age at which a disk storage forgets."`
+	MaxSize Size          `yaml:"max_size" default:"10GiB" min:"1048576" doc:"Size that a disk storage keeps to."`
+}
+
+// Flow holds the keys below flow.
+type Flow struct {
+	Expire              time.Duration  `yaml:"expire" default:"600" unit:"seconds" min:"1" doc:"Age at which a silent flow ends."`
+	Update              time.Duration  `yaml:"update" default:"60" unit:"seconds" min:"1" doc:"Time between two reports of a flow."`
+	MaxEntries          int            `yaml:"max_entries" default:"500000" unit:"flows" min:"1" doc:"Flows held by one table. When it is full, those silent for longest make room, and are counted."`
+	Protocol            string         `yaml:"protocol" oneof:"|udp|websocket" doc:"How agents send flows: udp or websocket. Unset: udp or, where agents must show credentials, websocket; then udp would be less safe, and is warned about."`
+	ApplicationTimeout  map[string]any `yaml:"application_timeout" default:"{arp: 10, dns: 10}" doc:"Map of applications to the seconds after which their silent flows end."`
+	DefaultLayerKeyMode string         `yaml:"default_layer_key_mode" oneof:"|L2|L3" doc:"Layer that flow keys begin with, for captures that do not say: L2 (also when empty) or L3."`
+	ApplicationPorts    struct {
+		TCP map[string]any `yaml:"tcp" default:"{}" doc:"Map of TCP ports to application names."`
+		UDP map[string]any `yaml:"udp" default:"{}" doc:"Map of UDP ports to application names."`
+	} `yaml:"application_ports"`
 }

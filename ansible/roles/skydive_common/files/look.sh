@@ -2,6 +2,7 @@
 # Looks at a host before anything is touched: look.sh BINARY USER:GROUP ADDRESS:PORT...
 # Prints "capbnd HEX", the capabilities that the host can give; "binary SHA256", the installed binary; "account UID:GID" when the
 # system user is there; "systemd" when that runs the services; and "taken …" for each wanted address that somebody else holds.
+# For each of SKYDIVE_DIRECTORIES that there is: "directory OWNER:GROUP MODE PATH".
 # With SKYDIVE_MODE=container also "engine NAME VERSION" (no version: it does not answer), "image ENGINE NAME:TAG ID NAME@DIGEST",
 # "container ENGINE IMAGE-ID PID" for those of ours, "quadlet" when systemd understands container files, "selinux" when that is on,
 # and "authorities DIRECTORY" with the certificates that the system trusts.
@@ -9,6 +10,9 @@ sed -n 's/^CapBnd:[[:space:]]*/capbnd /p' /proc/self/status
 [ -x "$1" ] && echo "binary $(sha256sum <"$1" | cut -d' ' -f1)"
 [ "${2%%:*}:$(id -gn "${2%%:*}" 2>/dev/null)" = "$2" ] && echo "account $(id -u "${2%%:*}"):$(id -g "${2%%:*}")"
 [ -d /run/systemd/system ] && echo systemd
+for directory in $SKYDIVE_DIRECTORIES; do
+    [ ! -d "$directory" ] || stat -L -c 'directory %U:%G %a %n' "$directory"
+done
 directories="$(dirname "$1") /usr/bin /var /var/cache /etc"
 shift 2
 # What is installed, in whatever mode: "mode SERVICE MODE", "package NAME VERSION" ("residue NAME": all but its files of /etc is gone),

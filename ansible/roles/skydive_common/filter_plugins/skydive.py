@@ -273,6 +273,12 @@ def local_url(address, path):
     return "http://%s%s" % (re.sub(r"^(0\.0\.0\.0|\[::\]):", "127.0.0.1:", address), path)
 
 
+def unmade(directories, look, owners, group):
+    """Return the directories that are missing or, where they are ours, not as they should be: each costs a round trip."""
+    found = {path: (owner, mode) for _, owner, mode, path in (line.split(" ", 3) for line in look if line.startswith("directory "))}
+    return [d for d in directories if d not in found or d in owners and found[d] != ("%s:%s" % (owners[d], group), "750")]
+
+
 def room(directory, look, mebibytes):
     """A sentence when less than that is free for a directory, by what look.sh says; else ""."""
     for line in look:
@@ -344,6 +350,7 @@ class FilterModule:
             "skydive_service": service,
             "skydive_dropin": dropin,
             "skydive_local_url": local_url,
+            "skydive_unmade": unmade,
             "skydive_room": room,
             "skydive_package_kind": package_kind,
             "skydive_package_patterns": package_patterns,
