@@ -270,3 +270,6 @@ func (p IPv4Range) Match(v Value, ok bool) bool {
 		return err == nil && p.net.Contains(ip)
 	})
 }
+
+// String returns the network.
+func (p IPv4Range) String() string { return p.net.String() }

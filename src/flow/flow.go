@@ -2,7 +2,16 @@
 // them, and how records travel (protobuf), are shown (JSON) and searched.
 //
 // A Table is bounded: whatever arrives, it holds no more flows than it was told to and allocates nothing per packet. The package does no
-// I/O and knows no interfaces: who captures gives it frames, who forwards takes records.
+// I/O and knows no interfaces: who captures gives it frames, who forwards takes records. Data that a packet carries are not put together,
+// only followed: fragments (RFC 791) and TCP segments (RFC 9293) are counted, not kept.
+//
+// Times of records are milliseconds since the epoch, those of packets, RTTs and within the table nanoseconds. Bytes are those of frames on the
+// wire, from the first header of the encapsulation level on, without the frame check sequence.
+//
+// Decoded are Ethernet, LLC and SNAP (IEEE 802.3), VLAN tags (IEEE 802.1Q), ARP (RFC 826), PPPoE (RFC 2516), MPLS (RFC 3032, RFC 7510), IPv4
+// (RFC 791), IPv6 with its extension headers (RFC 8200), TCP, UDP (RFC 768), SCTP (RFC 9260), ICMP (RFC 792, RFC 4443), VXLAN (RFC 7348), Geneve
+// (RFC 8926), GRE (RFC 2784, RFC 2890) and ERSPAN in it, EtherIP (RFC 3378), DNS (RFC 1035, RFC 6891), DHCPv4 (RFC 2131) and VRRPv2 (RFC 3768).
+// Others are named by gopacket, for the first packet of a flow.
 package flow
 
 // Flow is one conversation on one encapsulation level, in both directions. A is the side that sent the first packet seen. Times are
@@ -167,7 +176,7 @@ type VRRPv2 struct {
 type DNS struct {
 	ID                                 uint32
 	QR                                 bool
-	OpCode                             uint32
+	OpCode                             string // "Query"
 	AA, TC, RD, RA                     bool
 	Z                                  uint32
 	ResponseCode                       string
