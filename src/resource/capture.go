@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"skydive/src/bpf"
 )
 
 // Capture asks for packets: which nodes, how, and what to make of them.
@@ -32,6 +34,8 @@ type Capture struct {
 	TargetType      string `json:",omitempty"` // "", local, netflowv5, erspanv1
 }
 
+const maxHeaderSize = 4096
+
 // CaptureTypes are the names of the public API for ways to get packets.
 func CaptureTypes() []string {
 	return []string{"afpacket", "ebpf", "ovsmirror", "ovsnetflow", "ovssflow", "pcap", "pcapsocket", "sflow"}
@@ -49,19 +53,22 @@ func (c *Capture) SetDefaults(d Defaults) {
 // Validate implements Resource.
 func (c *Capture) Validate() error {
 	faults := []error{checkGremlin("GremlinQuery", c.GremlinQuery)}
+	if _, err := bpf.Compile(c.BPFFilter, bpf.Ethernet, maxHeaderSize); err != nil {
+		faults = append(faults, fault("BPFFilter", "Not a valid BPF expression: "+err.Error()))
+	}
 	if c.Type != "" && !slices.Contains(CaptureTypes(), c.Type) {
 		faults = append(faults, fault("Type", fmt.Sprintf("Not a valid capture type: %s, available types: %v", c.Type, CaptureTypes())))
 	}
 	if c.RawPacketLimit < 0 || c.RawPacketLimit > 10 {
 		faults = append(faults, fault("RawPacketLimit", "A valid raw packet limit size is > 0 && <= 10"))
 	}
-	if c.HeaderSize != 0 && (c.HeaderSize < 14 || c.HeaderSize > 4096) {
+	if c.HeaderSize != 0 && (c.HeaderSize < 14 || c.HeaderSize > maxHeaderSize) {
 		faults = append(faults, fault("HeaderSize", "A valid header size is >= 14 && <= 4096"))
 	}
 	if c.LayerKeyMode != "" && c.LayerKeyMode != "L2" && c.LayerKeyMode != "L3" {
 		faults = append(faults, fault("LayerKeyMode", "Not a valid layer key mode"))
 	}
-	if c.Target != "" && !isHostPort(c.Target) {
+	if c.Target != "" && !isHostPort(c.Target, c.TargetType == "erspanv1") {
 		faults = append(faults, fault("Target", "Not a valid address"))
 	}
 	if c.Type == "ebpf" && c.BPFFilter != "" {
@@ -73,10 +80,11 @@ func (c *Capture) Validate() error {
 	return errors.Join(faults...)
 }
 
-func isHostPort(s string) bool {
+// isHostPort tells whether s is host:port. GRE, which carries ERSPAN, has no ports: 0 will do there.
+func isHostPort(s string, noPort bool) bool {
 	host, port, err := net.SplitHostPort(s)
 	n, portErr := strconv.ParseUint(port, 10, 16)
-	return err == nil && portErr == nil && n > 0 && host != "" && !strings.ContainsAny(host, " /")
+	return err == nil && portErr == nil && (n > 0 || noPort) && host != "" && !strings.ContainsAny(host, " /")
 }
 
 // Conflict wraps ErrDuplicate for a capture of the same type on the same nodes, unless filters tell them apart and the type can

@@ -18,14 +18,17 @@ type Injection struct {
 	Type             string // icmp4, icmp6, tcp4, tcp6, udp4 or udp6
 	Payload          string
 	ICMPID           uint16
-	Count            uint64 // packets
-	Interval         uint64 // milliseconds between packets
-	Mode             string // "", unique or random
-	IncrementPayload int64  // bytes added after each packet
-	StartTime        time.Time
-	Pcap             []byte // a pcap file to send instead
+	Count            uint64    // packets
+	Interval         uint64    // milliseconds between packets
+	Mode             string    // "", unique or random
+	IncrementPayload int64     // bytes added after each packet
+	StartTime        time.Time // set by the server
+	Pcap             []byte    // a pcap file to send instead
 	TTL              uint8
 }
+
+// SetDefaults sets StartTime.
+func (p *Injection) SetDefaults(d Defaults) { p.StartTime = d.Now.UTC() }
 
 // Validate implements Resource. Whether the nodes exist is for the engine that sends to say.
 func (p *Injection) Validate() error {
@@ -50,5 +53,29 @@ func (p *Injection) Validate() error {
 	if !slices.Contains([]string{"", "unique", "random"}, p.Mode) {
 		faults = append(faults, errors.New("given mode is not supported"))
 	}
+	if p.IncrementPayload < 0 {
+		faults = append(faults, fault("IncrementPayload", "must not be negative"))
+	}
 	return errors.Join(faults...)
+}
+
+// InjectionRequest is what an agent is told to send from one node: an Injection with everything found out that it left open. The field
+// names are those of the public API; MACs and Pcap are base64 in JSON.
+type InjectionRequest struct {
+	UUID             string
+	SrcIP            string
+	SrcMAC           net.HardwareAddr
+	SrcPort          uint16
+	DstIP            string
+	DstMAC           net.HardwareAddr
+	DstPort          uint16
+	Type             string
+	Count            uint64
+	ICMPID           uint16
+	Interval         uint64
+	Mode             string
+	IncrementPayload int64
+	Payload          string
+	Pcap             []byte
+	TTL              uint8
 }

@@ -1,7 +1,7 @@
 // Package resource is what the API stores: captures, packet injections, alerts, rules and workflows – their fields, their JSON, their
 // defaults and what makes one valid.
 //
-// It neither stores nor acts on them. BPF filters are not compiled here: that needs libpcap, which belongs to captures.
+// It neither stores nor acts on them. BPF filters are compiled only to see whether they are right, for Ethernet frames.
 package resource
 
 import (
@@ -89,6 +89,9 @@ func (k Kind) DecodeYAML(data []byte) (Resource, error) {
 
 // NewID returns a random identifier (UUID version 4).
 func NewID() string { return uuid.NewString() }
+
+// NameID returns the identifier that follows from a name, always the same (UUID version 5).
+func NameID(name string) string { return uuid.NewSHA1(uuid.NameSpaceOID, []byte(name)).String() }
 
 // Identity is the identifier that every resource has.
 type Identity struct {
