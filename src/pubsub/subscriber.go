@@ -407,7 +407,29 @@ func (c *subscriber) past(at graph.Time) (*graph.Snapshot, error) {
 		return nil, query.ErrNoHistory
 	}
 	t := time.UnixMilli(int64(at))
-	return c.s.o.History.At(c.ctx, gremlin.Slice{Start: t, Last: t, Point: true})
+	nodes, edges, err := c.s.o.History.Graph(c.ctx, t, t)
+	var missing query.Missing
+	if err != nil && !errors.As(err, &missing) {
+		return nil, fmt.Errorf("read history: %w", err)
+	}
+	g := graph.New(graph.Options{})
+	err = g.Update("", func(tx *graph.Tx) error {
+		for _, n := range nodes {
+			n := *n
+			if err := tx.AddNode(&n); err != nil {
+				return fmt.Errorf("node %s of history: %w", n.ID, err)
+			}
+		}
+		for _, e := range edges {
+			e := *e
+			// An end may be older than the archive.
+			if err := tx.AddEdge(&e); err != nil && !errors.Is(err, graph.ErrParentNotFound) && !errors.Is(err, graph.ErrChildNotFound) {
+				return fmt.Errorf("edge %s of history: %w", e.ID, err)
+			}
+		}
+		return nil
+	})
+	return g.Snapshot(), err
 }
 
 func (c *subscriber) reply(m *wire.Message, status int64, body wire.Body) error {

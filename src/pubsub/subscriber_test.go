@@ -1,9 +1,11 @@
 package pubsub
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -324,6 +326,48 @@ func TestFilterFollows(t *testing.T) {
 	}
 	if have, want := follow.graph(), graphOf(last.Body.(*wire.Sync)); !slices.Equal(have, want) {
 		t.Errorf("have\n%q, want\n%q", have, want)
+	}
+}
+
+// past is what a graph was: two nodes, a link between them, and one whose other end is older than the archive.
+type past struct {
+	asked chan time.Time
+	err   error
+}
+
+func (p past) Graph(_ context.Context, from, to time.Time) ([]*graph.Node, []*graph.Edge, error) {
+	p.asked <- from
+	p.asked <- to
+	return []*graph.Node{testNode("a", 3), testNode("b", 4)}, []*graph.Edge{testEdge("ab", "a", "b"), testEdge("ax", "a", "x")}, p.err
+}
+
+func (past) NodeMetrics(context.Context, time.Time, time.Time, []string, string) (map[string][]field.Object, error) {
+	return nil, nil
+}
+
+func TestSyncRequestOfThePast(t *testing.T) {
+	s := newServer(t, ws.Config{})
+	p := past{asked: make(chan time.Time, 2)}
+	s.subs.o.History = p
+	c := s.subscriber(ws.DialOptions{})
+	filter := "G.V().Has('Name','a').SubGraph()"
+	for request, want := range map[wire.SyncRequest]int{{Time: 5000}: 3, {Time: 5000, GremlinFilter: &filter}: 1} {
+		_, m := c.sync(request)
+		body, ok := m.Body.(*wire.Sync)
+		if m.Status != 200 || !ok || len(graphOf(body)) != want {
+			t.Errorf("%+v", m)
+		}
+		for range 2 {
+			if at := <-p.asked; at.UnixMilli() != 5000 {
+				t.Errorf("asked for %v", at)
+			}
+		}
+	}
+	p.err = io.ErrUnexpectedEOF
+	s = newServer(t, ws.Config{})
+	s.subs.o.History = p
+	if _, m := s.subscriber(ws.DialOptions{}).sync(wire.SyncRequest{Time: 5000}); m.Status != 400 {
+		t.Errorf("%+v", m)
 	}
 }
 

@@ -1,11 +1,14 @@
 package query
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 
 	"skydive/src/field"
+	"skydive/src/flow"
 	"skydive/src/graph"
 	"skydive/src/gremlin"
 )
@@ -71,6 +74,82 @@ func BenchmarkQuery(b *testing.B) {
 					b.Fatal(err)
 				}
 				res, err := Run(b.Context(), parsed, Source{Graph: s})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := res.WriteJSON(b.Context(), io.Discard); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// talk makes n flows of one host, every fourth of them not updated yet.
+func talk(n int) []*flow.Flow {
+	all := make([]*flow.Flow, n)
+	for i := range all {
+		start := int64(1_700_000_000_000 + i)
+		m := flow.Metric{ABPackets: 10, ABBytes: 1000, BAPackets: 5, BABytes: 500, Start: start, Last: start + 1000}
+		f := &flow.Flow{
+			UUID: fmt.Sprintf("%016x", i), TrackingID: fmt.Sprintf("%016x", i/2), NodeTID: graph.GenID("tid0"),
+			LayersPath: "Ethernet/IPv4/TCP", Application: "TCP", Start: start, Last: start + 1000, Metric: m,
+			Link:      &flow.Layer{A: fmt.Sprintf("02:00:00:00:%02x:%02x", i>>8&255, i&255), B: "02:00:00:00:00:00"},
+			Network:   &flow.Layer{Protocol: flow.IPv4, A: fmt.Sprintf("10.%d.%d.%d", i>>16&255, i>>8&255, i&255), B: "10.0.0.1"},
+			Transport: &flow.Transport{Protocol: flow.TCP, A: int64(i%60000) + 1024, B: 80},
+		}
+		if i%4 > 0 {
+			f.LastUpdateMetric = &m
+		}
+		if i%10 == 0 {
+			f.LastRawPackets = []flow.RawPacket{{Timestamp: start, Index: 1, Data: make([]byte, 64), LinkType: 1}}
+		}
+		all[i] = f
+	}
+	return all
+}
+
+// patient is a FlowSource that looks at no context.
+type patient struct{ all []*flow.Flow }
+
+func (p patient) Flows(_ context.Context, _ []string, s *flow.Search) ([]*flow.Flow, []string, error) {
+	return s.Apply(slices.Clone(p.all)), nil, nil
+}
+
+func (p patient) Total(_ context.Context, _ []string, s *flow.Search, a flow.Aggregate) (t flow.Total, _ []string, _ error) {
+	for _, f := range p.all {
+		if s.Filter.Match(f) {
+			t.Add(f, a)
+		}
+	}
+	return t, nil, nil
+}
+
+// BenchmarkFlows has the queries of P20 over 50k flows: what agents do in one pass, and what is done with flows that were fetched.
+func BenchmarkFlows(b *testing.B) {
+	src := Source{Graph: large(b, 1000), Flows: patient{talk(50_000)}}
+	for _, q := range []struct{ name, text string }{
+		{"P20-HasLimit", "G.Flows().Has('Network','10.0.0.1').Limit(10)"},
+		{"P20-Count", "G.Flows().Has('Network','10.0.0.1').Count()"},
+		{"P20-Sum", "G.Flows().Has('Network','10.0.0.1').Metrics().Sum()"},
+		{"CountAll", "G.Flows().Count()"},
+		{"SumBytes", "G.Flows().Sum('Metric.ABBytes')"},
+		{"FetchedCount", "G.Flows().Limit(50000).Count()"},
+		{"FetchedSum", "G.Flows().Limit(50000).Metrics().Sum()"},
+		{"Metrics", "G.Flows().Metrics()"},
+		{"Values", "G.Flows().Values('Network.A')"},
+		{"Group", "G.Flows().Group().MoreThan()"},
+		{"Nodes", "G.Flows().Nodes().Dedup().Count()"},
+		{"All", "G.Flows()"},
+	} {
+		b.Run(q.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				parsed, err := gremlin.Parse(q.text)
+				if err != nil {
+					b.Fatal(err)
+				}
+				res, err := Run(b.Context(), parsed, src)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -19,12 +19,17 @@ const (
 	list    // of values
 	scalar  // ends a query
 	series  // of metrics
-	sockets // of nodes
+	sockets // of nodes or flows
 	hops    // ends a query
+	flows
+	updates // metrics of flows
+	groups
+	packets
 )
 
 func (k kind) String() string {
-	return [...]string{"the graph", "nodes", "edges", "paths", "values", "a single value", "metrics", "sockets", "next hops"}[k]
+	return [...]string{"the graph", "nodes", "edges", "paths", "values", "a single value", "metrics", "sockets", "next hops",
+		"flows", "metrics of flows", "groups of flows", "packets"}[k]
 }
 
 // compiler walks the steps once. Since the type of every result is known beforehand, runs need no checks.
@@ -51,11 +56,8 @@ func (c *compiler) fail(s gremlin.Step, format string, a ...any) error {
 func (c *compiler) step() error {
 	s := c.steps[c.next]
 	c.next++
-	switch s.Kind {
-	case gremlin.Flows, gremlin.Workflow:
-		if c.kind == graphs || s.Kind == gremlin.Flows && (c.kind == nodes || c.kind == paths) {
-			return c.fail(s, "%s comes with a later version", s.Kind)
-		}
+	if s.Kind == gremlin.Workflow && c.kind == graphs {
+		return c.fail(s, "%s comes with a later version", s.Kind)
 	}
 	var err error
 	var done bool
@@ -74,6 +76,12 @@ func (c *compiler) step() error {
 		done, err = c.seriesStep(s)
 	case sockets:
 		done, err = c.socketsStep(s)
+	case flows:
+		done, err = c.flowsStep(s)
+	case updates:
+		done, err = c.updatesStep(s)
+	case groups, packets:
+		done, err = c.partsStep(s)
 	}
 	if err == nil && !done {
 		err = c.fail(s, "Invalid step '%s' on %s", s.Kind, c.kind)
@@ -191,7 +199,10 @@ func (c *compiler) graphStep(s gremlin.Step) (bool, error) {
 		if c.next > 1 && c.steps[c.next-2].Kind != gremlin.G {
 			return true, c.fail(s, "Context must directly follow G")
 		}
-		return true, c.emit(s, graphs, travel(s))
+		lazy := c.next < len(c.steps) && c.steps[c.next].Kind == gremlin.Flows
+		return true, c.emit(s, graphs, travel(s, lazy))
+	case gremlin.Flows:
+		return true, c.gather(s)
 	}
 	return false, nil
 }
@@ -267,6 +278,8 @@ func (c *compiler) nodesStep(s gremlin.Step) (bool, error) {
 		return true, c.emit(s, nodes, relatives(s.Kind, f, depth))
 	case gremlin.NextHop:
 		return true, c.emit(s, hops, nextHops(s.Args[0].(string)))
+	case gremlin.Flows:
+		return true, c.gather(s)
 	}
 	return false, nil
 }
@@ -342,6 +355,8 @@ func (c *compiler) pathsStep(s gremlin.Step) (bool, error) {
 		})
 	case gremlin.SubGraph:
 		return c.scope(s)
+	case gremlin.Flows:
+		return true, c.gather(s)
 	}
 	return false, nil
 }
@@ -384,18 +399,27 @@ func (c *compiler) seriesStep(s gremlin.Step) (bool, error) {
 func (c *compiler) socketsStep(s gremlin.Step) (bool, error) {
 	switch s.Kind {
 	case gremlin.Has, gremlin.HasEither:
-		if len(s.Args) < 2 {
-			return true, c.fail(s, "At least two parameters must be provided")
-		}
-		f, err := compileFilter(s.Args, s.Kind == gremlin.HasEither)
+		f, err := c.pairs(s)
 		if err != nil {
-			return true, c.fail(s, "%w", err)
+			return true, err
 		}
 		return true, c.emit(s, sockets, filterSockets(f))
 	case gremlin.Values:
 		return true, c.emit(s, list, socketValues(s.Args[0].(string)))
 	}
 	return false, nil
+}
+
+// pairs reads a Has-like step on what has no optional keys.
+func (c *compiler) pairs(s gremlin.Step) (filter, error) {
+	if len(s.Args) < 2 {
+		return filter{}, c.fail(s, "At least two parameters must be provided")
+	}
+	f, err := compileFilter(s.Args, s.Kind == gremlin.HasEither)
+	if err != nil {
+		return f, c.fail(s, "%w", err)
+	}
+	return f, nil
 }
 
 func sorting(args []gremlin.Arg, fallback string) (key string, desc bool) {

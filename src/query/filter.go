@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"skydive/src/field"
+	"skydive/src/flow"
 	"skydive/src/gremlin"
 )
 
@@ -47,6 +48,17 @@ func (f filter) and(o filter) filter {
 // merges tells whether f and o can be one conjunction.
 func (f filter) merges(o filter) bool {
 	return (!f.Any || len(f.Terms) < 2) && (!o.Any || len(o.Terms) < 2)
+}
+
+// travel returns the filter for who has the flows.
+func (f filter) travel() (*flow.Filter, error) {
+	terms := slices.Clone(f.Terms)
+	for i, t := range terms {
+		if p, ok := t.Pred.(unindexed); ok {
+			terms[i].Pred = p.Predicate
+		}
+	}
+	return flow.FilterOf(field.Filter{Any: f.Any, Terms: terms})
 }
 
 // until decides a filter as soon as the context ends, so that the rest of its terms, and of a scan, take no time. The result is

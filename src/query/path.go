@@ -31,7 +31,8 @@ func shortestPaths(to, via filter) applier {
 			}
 		}
 		for n := range r.world.Nodes(to.on(r)) {
-			if slot, _ := r.world.Slot(n.ID); !reach(slot, 0, -1) {
+			slot, _ := r.world.Slot(n.ID)
+			if at[slot] == 0 && !reach(slot, 0, -1) { // it may match in several states
 				return nil, r.err
 			}
 		}

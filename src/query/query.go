@@ -2,7 +2,8 @@
 //
 // Compile turns the query into a Plan once, refusing what cannot work whatever the data; a Plan may be run any number of
 // times and concurrently. A run only reads the snapshot, ends with its context, and is refused as soon as it would hold more
-// elements than its limit. Steps that need flows are known to the language but answered with an error by this version.
+// elements than its limit. What is not in the snapshot – flows, and the past – it asks of its Source, and no more of it than the
+// query needs: filters, order, pages, counts and sums go along with the question. It never talks to an agent or an archive itself.
 package query
 
 import (
@@ -11,43 +12,8 @@ import (
 	"fmt"
 	"time"
 
-	"skydive/src/graph"
 	"skydive/src/gremlin"
 )
-
-// DefaultLimit is how many elements a run may hold at a time unless its Source says otherwise; each takes a pointer, or for
-// values and metrics a few words.
-const DefaultLimit = 10_000_000
-
-// Source is what a query is run over.
-type Source struct {
-	Graph   *graph.Snapshot
-	History History          // nil when nothing is archived: Context then answers ErrNoHistory
-	Limit   int              // elements held at a time, DefaultLimit when 0
-	Now     func() time.Time // what times are relative to, time.Now when nil
-}
-
-// History gives the graph as it was.
-type History interface {
-	At(ctx context.Context, slice gremlin.Slice) (*graph.Snapshot, error)
-}
-
-// Sentinels found in errors of Run by errors.Is.
-var (
-	ErrNoHistory = errors.New("Backend does not support history")
-	ErrTooLarge  = errors.New("query holds too many elements")
-	ErrNotGraph  = errors.New("Only graph can be outputted as dot")
-)
-
-// Error is a mistake of who asks: an impossible combination of steps, an unknown element, a result that is too large. Any
-// other error of Run is that of the context or of History.
-type Error struct {
-	Offset int // of the step, in bytes
-	Err    error
-}
-
-func (e *Error) Error() string { return e.Err.Error() }
-func (e *Error) Unwrap() error { return e.Err }
 
 // Steps is the set of steps that a query may use.
 type Steps uint8
@@ -112,23 +78,31 @@ func (p *Plan) Run(ctx context.Context, src Source) (Result, error) {
 	var res Result = Graph{src.Graph}
 	for _, s := range p.stages {
 		var err error
-		res, err = s.apply(r, res)
-		if r.err == nil {
-			r.err = ctx.Err() // a loop may have ended early by it
-		}
-		if r.err != nil {
-			err = r.err
-		}
-		var usage *Error
-		switch {
-		case errors.As(err, &usage):
-			return nil, &Error{s.offset, usage.Err}
-		case err != nil:
+		if res, err = r.apply(s.apply, res); err != nil {
+			var usage *Error
+			if errors.As(err, &usage) {
+				err = &Error{s.offset, usage.Err}
+			}
 			return nil, err
 		}
-		r.held = r.kept + res.size()
 	}
 	return res, nil
+}
+
+// apply does one step.
+func (r *run) apply(step applier, in Result) (Result, error) {
+	out, err := step(r, in)
+	if r.err == nil {
+		r.err = r.ctx.Err() // a loop may have ended early by it
+	}
+	if r.err != nil {
+		err = r.err
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.held = r.kept + out.size()
+	return out, nil
 }
 
 // usage makes an Error to which Run adds the offset.
@@ -138,7 +112,7 @@ func usage(format string, a ...any) error { return &Error{Err: fmt.Errorf(format
 type run struct {
 	ctx   context.Context
 	src   Source
-	world world
+	world world            // nil while nothing needs the graph of the past
 	slice *gremlin.Slice   // of the Context step, nil when live
 	named map[string]Nodes // by As
 	held  int              // elements held now

@@ -3,6 +3,7 @@ package query
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -191,13 +192,14 @@ func TestShortestPath(t *testing.T) {
 func TestErrorsTellWhere(t *testing.T) {
 	s := goldenGraph(t)
 	for query, want := range map[string]int{
-		"G.V('nope')":              2,
-		"G.V().E()":                6,
-		"G.V().Count().Limit(1)":   14,
-		"G.At('-1m').V()":          2,
-		"G.V().Flows()":            6,
-		"G.V().Out().Sum('Name')":  12,
-		"G.V().As('x').Select('')": 14,
+		"G.V('nope')":                     2,
+		"G.V().E()":                       6,
+		"G.V().Count().Limit(1)":          14,
+		"G.At('-1m').V()":                 2,
+		"G.V().Flows()":                   6,
+		"G.V().Flows().Limit(1).Sum('x')": 23,
+		"G.V().Out().Sum('Name')":         12,
+		"G.V().As('x').Select('')":        14,
 	} {
 		_, err := Run(t.Context(), parse(t, query), Source{Graph: s})
 		var usage *Error
@@ -266,6 +268,9 @@ func (c *impatient) Err() error {
 
 func TestEndsWithContext(t *testing.T) {
 	s := large(t, 20_000)
+	seen := talk(20_000)
+	past := &archive{nodes: slices.Collect(s.Nodes(field.Filter{})), edges: slices.Collect(s.Edges(field.Filter{})), flows: seen}
+	src := Source{Graph: s, Flows: patient{seen}, History: past, Storage: past}
 	many, numbers := make([]string, 2000), make([]string, 2000)
 	for i := range many {
 		many[i], numbers[i] = fmt.Sprintf("'MTU',GT(%d)", i/2), fmt.Sprint(i+2000)
@@ -281,6 +286,11 @@ func TestEndsWithContext(t *testing.T) {
 		"G.V().Has(" + strings.Repeat("'Type','veth',", 2000) + "'MTU',1500).Count()",
 		"G.V().HasEither(" + strings.Repeat("'Type','veth',", 2000) + "'MTU',1).Count()",
 		"G.V().Has('" + strings.Repeat("a.", 32000) + "')", "G.V().HasNot('" + strings.Repeat("a.", 32000) + "').Count()",
+		"G.Flows().Limit(20000).Has('Application','x')", "G.Flows().Limit(20000).Dedup('UUID')", "G.Flows().Limit(20000).Sort('UUID')",
+		"G.Flows().Values('UUID')", "G.Flows().Sum('Metric.Start')", "G.Flows().Metrics()", "G.Flows().Limit(20000).Metrics().Sum('Start')",
+		"G.Flows().Metrics().Aggregates()", "G.Flows().RawPackets()", "G.Flows().RawPackets().BPF('port 80')", "G.Flows().Sockets()",
+		"G.Flows().Group()", "G.Flows().CaptureNode()", "G.V().Flows()", "G.V().Flows().Count()",
+		"G.At(1,1).V().Out()", "G.At(1,1).V().Metrics()", "G.At(1,1).Flows().Metrics()", "G.At(1,1).Flows().RawPackets()",
 	} {
 		p, err := Compile(parse(t, query), AllSteps)
 		if err != nil {
@@ -289,7 +299,7 @@ func TestEndsWithContext(t *testing.T) {
 		for _, n := range []int{0, 1, 3} {
 			ctx := &impatient{Context: t.Context(), left: n}
 			start := time.Now()
-			res, err := p.Run(ctx, Source{Graph: s})
+			res, err := p.Run(ctx, src)
 			if !errors.Is(err, context.Canceled) || res != nil {
 				t.Errorf("%.60s: after %d looks at the context: %v", query, n, err)
 			}
@@ -379,48 +389,6 @@ func TestPlanIsShared(t *testing.T) {
 	wg.Wait()
 }
 
-type past struct {
-	s     *graph.Snapshot
-	asked gremlin.Slice
-	err   error
-}
-
-func (p *past) At(_ context.Context, slice gremlin.Slice) (*graph.Snapshot, error) {
-	p.asked = slice
-	return p.s, p.err
-}
-
-func TestHistory(t *testing.T) {
-	now := time.UnixMilli(1_700_000_061_000)
-	p := &past{s: goldenGraph(t)}
-	src := Source{Graph: build(t, nil), History: p, Now: func() time.Time { return now }}
-	res, err := Run(t.Context(), parse(t, "G.At(NOW,60).V().Metrics()"), src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := (gremlin.Slice{Start: now.Add(-time.Minute), Last: now}); p.asked != want {
-		t.Errorf("asked for %v, want %v", p.asked, want)
-	}
-	if res.(Metrics).size() != 0 { // all of them start earlier or end later
-		t.Errorf("metrics beyond the slice: %v", res)
-	}
-	if res, err = Run(t.Context(), parse(t, "G.At(NOW,120).V().Metrics().Count()"), src); err != nil || res.(Value).V != int64(5) {
-		t.Error(res, err)
-	}
-	if res, err = Run(t.Context(), parse(t, "G.V().Count()"), src); err != nil || res.(Value).V != int64(0) {
-		t.Error(res, err)
-	}
-	p.err = io.ErrUnexpectedEOF
-	var usage *Error
-	if _, err = Run(t.Context(), parse(t, "G.At(NOW).V()"), src); !errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &usage) {
-		t.Errorf("%v", err)
-	}
-	src.History = nil
-	if _, err = Run(t.Context(), parse(t, "G.At(NOW).V()"), src); !errors.Is(err, ErrNoHistory) || !errors.As(err, &usage) {
-		t.Errorf("%v", err)
-	}
-}
-
 func TestDOT(t *testing.T) {
 	m := func(name string) field.Object {
 		return field.Make("Name", name, "Type", "device", "IPV4", []string{"10.0.0.1/24"}, "IfIndex", 3, "MTU", 9)
@@ -471,13 +439,22 @@ func FuzzRun(f *testing.F) {
 	for _, v := range vectors(f) {
 		f.Add(v.Query)
 	}
+	lines(f, "flow-cases.jsonl", func(line []byte) {
+		var v vector
+		if err := json.Unmarshal(line, &v); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(v.Query)
+		f.Add(strings.Replace(v.Query, "G.", "G.At('-1m',60).", 1))
+	})
 	s := goldenGraph(f)
+	flows, past := goldenFlows(f).Flows, twoStates()
 	f.Fuzz(func(t *testing.T, text string) {
 		q, err := gremlin.Parse(text)
 		if err != nil {
 			return
 		}
-		res, err := Run(t.Context(), q, Source{Graph: s, Limit: 20_000})
+		res, err := Run(t.Context(), q, Source{Graph: s, Limit: 20_000, Flows: flows, History: past, Storage: past})
 		if err != nil {
 			var usage *Error
 			if !errors.As(err, &usage) {

@@ -29,15 +29,12 @@ func relation(s gremlin.Step) (filter, int64, error) {
 func relatives(side gremlin.Kind, f filter, depth int64) applier {
 	return func(r *run, in Result) (Result, error) {
 		c := collect[*graph.Node](r, everything)
-		seen := make(map[string]struct{})
+		seen := make(map[*graph.Node]struct{})
 		add := func(n *graph.Node) bool {
-			if n == nil {
+			if _, dup := seen[n]; dup {
 				return r.ok()
 			}
-			if _, dup := seen[n.ID]; dup {
-				return r.ok()
-			}
-			seen[n.ID] = struct{}{}
+			seen[n] = struct{}{}
 			return c.add(n)
 		}
 		for _, n := range in.(Nodes) {
@@ -47,7 +44,7 @@ func relatives(side gremlin.Kind, f filter, depth int64) applier {
 		}
 		match := f.on(r)
 		walk := walker(r.world, side, func(e *graph.Edge, other string) bool {
-			return r.ok() && (!match.Match(e) || add(r.world.Node(other)))
+			return r.ok() && (!match.Match(e) || eachNode(r.world, other, add))
 		})
 		begin := 0 // of the nodes that were reached last
 		for ; depth > 0 && begin < len(c.out); depth-- {

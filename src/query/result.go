@@ -11,7 +11,8 @@ import (
 	"skydive/src/graph"
 )
 
-// Result is the answer to a query: Graph, Nodes, Edges, Paths, Values, Value, Metrics, Sockets or NextHops.
+// Result is the answer to a query: Graph, Nodes, Edges, Paths, Values, Value, Metrics, Sockets, NextHops, Flows, FlowGroups,
+// FlowMetrics or RawPackets.
 type Result interface {
 	// WriteJSON writes the answer as public clients expect it, without a final newline. It holds one buffer whatever the size
 	// of the answer, and ends with ctx.
@@ -40,9 +41,9 @@ type (
 		ID      string
 		Metrics []field.Object
 	}
-	// Sockets are lists, in the order of the nodes asked.
+	// Sockets are lists, in the order of the nodes or flows asked.
 	Sockets []SocketList
-	// SocketList is the sockets of one node.
+	// SocketList is the sockets of one node, or those at the ends of the flow of this UUID.
 	SocketList struct {
 		ID      string
 		Sockets []field.Object

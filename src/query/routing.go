@@ -25,7 +25,7 @@ func nextHops(address string) applier {
 			if _, dup := seen[n.ID]; dup {
 				continue
 			}
-			if hop, ok := route(n, to.Unmap()); ok {
+			if hop, ok := Route(n, to.Unmap()); ok {
 				seen[n.ID] = struct{}{}
 				out = append(out, hop)
 				r.hold(1)
@@ -35,7 +35,8 @@ func nextHops(address string) applier {
 	}
 }
 
-func route(n *graph.Node, to netip.Addr) (NextHop, bool) {
+// Route is where node n sends what is meant for an address, by its RoutingTables and Neighbors; false when no route matches.
+func Route(n *graph.Node, to netip.Addr) (NextHop, bool) {
 	tables, _ := n.Metadata.Get("RoutingTables")
 	var best field.Object
 	bits, priority := -1, int64(math.MaxInt64)

@@ -32,9 +32,22 @@ var interfaceMetrics = [...]string{
 	"TxWindowErrors", "Start", "Last",
 }
 
-// nodeMetrics takes a metric from each node once per start; with a Context only what lies wholly within.
+// nodeMetrics takes a metric from each node once per start; within a slice of time those that lie wholly within, which the History
+// knows rather than the states of the node.
 func nodeMetrics(path string) applier {
 	return func(r *run, in Result) (Result, error) {
+		s := r.slice
+		sliced := s != nil && !s.Point
+		var ids []string
+		var past map[string][]field.Object
+		if sliced {
+			var err error
+			ids = idsOf(in.(Nodes))
+			past, err = r.src.History.NodeMetrics(r.ctx, s.Start, s.Last, ids, path)
+			if err = r.archived(err); err != nil {
+				return nil, err
+			}
+		}
 		type period struct {
 			id    string
 			start int64
@@ -42,33 +55,45 @@ func nodeMetrics(path string) applier {
 		var found Metrics
 		seen := make(map[period]struct{})
 		at := make(map[string]int)
-		for _, n := range in.(Nodes) {
-			if !r.ok() {
-				break
-			}
-			v, _ := n.Metadata.Lookup(path)
-			m, ok := v.(field.Object)
-			if m = numbersOf(m); !ok || len(m) == 0 {
-				continue
+		add := func(id string, m field.Object) {
+			if m = numbersOf(m); len(m) == 0 {
+				return
 			}
 			start, _ := m.Int("Start")
 			last, _ := m.Int("Last")
-			if s := r.slice; s != nil && !s.Point && (start <= s.Start.UnixMilli() || last >= s.Last.UnixMilli()) {
-				continue
+			if sliced && (start <= s.Start.UnixMilli() || last >= s.Last.UnixMilli()) {
+				return
 			}
-			p := period{n.ID, start}
+			p := period{id, start}
 			if _, dup := seen[p]; dup {
-				continue
+				return
 			}
 			seen[p] = struct{}{}
-			i, ok := at[n.ID]
+			i, ok := at[id]
 			if !ok {
 				i = len(found)
-				at[n.ID] = i
-				found = append(found, Series{ID: n.ID})
+				at[id] = i
+				found = append(found, Series{ID: id})
 			}
 			found[i].Metrics = append(found[i].Metrics, m)
 			r.hold(1)
+		}
+		for _, id := range ids {
+			for _, m := range past[id] {
+				if !r.ok() {
+					return nil, r.err
+				}
+				add(id, m)
+			}
+		}
+		for _, n := range in.(Nodes) {
+			if sliced || !r.ok() {
+				break
+			}
+			v, _ := n.Metadata.Lookup(path)
+			if m, ok := v.(field.Object); ok {
+				add(n.ID, m)
+			}
 		}
 		for _, s := range found {
 			slices.SortStableFunc(s.Metrics, func(a, b field.Object) int {
@@ -79,6 +104,19 @@ func nodeMetrics(path string) applier {
 		}
 		return found, nil
 	}
+}
+
+// idsOf returns the IDs of nodes, each once.
+func idsOf(in Nodes) []string {
+	seen := make(map[string]struct{}, len(in))
+	var ids []string
+	for _, n := range in {
+		if _, dup := seen[n.ID]; !dup {
+			seen[n.ID] = struct{}{}
+			ids = append(ids, n.ID)
+		}
+	}
+	return ids
 }
 
 // numbersOf leaves the counters of an object that are not 0.

@@ -11,11 +11,15 @@ import (
 
 func oneNode(id string, f filter, p page) applier {
 	return func(r *run, _ Result) (Result, error) {
-		n := r.world.Node(id)
-		if n == nil {
+		var states Nodes
+		eachNode(r.world, id, func(n *graph.Node) bool {
+			states = append(states, n)
+			return r.hold(1)
+		})
+		if states == nil {
 			return nil, usage("Node '%s' does not exist", id)
 		}
-		return filterNodes(f, p)(r, Nodes{n})
+		return filterNodes(f, p)(r, states)
 	}
 }
 
@@ -25,7 +29,12 @@ func oneEdge(id string, f filter, p page) applier {
 		if e == nil {
 			return nil, usage("Edge '%s' does not exist", id)
 		}
-		return filterEdges(f, p)(r, Edges{e})
+		var states Edges
+		eachEdge(r.world, e, func(e *graph.Edge) bool {
+			states = append(states, e)
+			return r.hold(1)
+		})
+		return filterEdges(f, p)(r, states)
 	}
 }
 
@@ -95,8 +104,13 @@ func cut[L interface {
 }
 
 func count(_ *run, in Result) (Result, error) {
-	if m, ok := in.(Metrics); ok {
-		return Value{int64(len(m))}, nil // of the series, not of what they hold
+	switch in := in.(type) {
+	case Metrics:
+		return Value{int64(len(in))}, nil // of the series, not of what they hold
+	case FlowMetrics:
+		return Value{int64(len(in))}, nil
+	case Flows:
+		return Value{int64(len(in))}, nil
 	}
 	return Value{int64(in.size())}, nil
 }
@@ -130,9 +144,9 @@ func neighbours(side gremlin.Kind, f filter, p page) applier {
 	return func(r *run, in Result) (Result, error) {
 		c := collect[*graph.Node](r, p)
 		match := f.on(r)
+		add := func(n *graph.Node) bool { return r.ok() && (!match.Match(n) || c.add(n)) }
 		walk := walker(r.world, side, func(_ *graph.Edge, other string) bool {
-			n := r.world.Node(other)
-			return r.ok() && (n == nil || !match.Match(n) || c.add(n))
+			return r.ok() && eachNode(r.world, other, add)
 		})
 		for _, n := range in.(Nodes) {
 			if !r.ok() || !walk(n.ID) {
@@ -147,9 +161,8 @@ func links(side gremlin.Kind, f filter, p page) applier {
 	return func(r *run, in Result) (Result, error) {
 		c := collect[*graph.Edge](r, p)
 		match := f.on(r)
-		walk := walker(r.world, side, func(e *graph.Edge, _ string) bool {
-			return r.ok() && (!match.Match(e) || c.add(e))
-		})
+		add := func(e *graph.Edge) bool { return r.ok() && (!match.Match(e) || c.add(e)) }
+		walk := walker(r.world, side, func(e *graph.Edge, _ string) bool { return eachEdge(r.world, e, add) })
 		for _, n := range in.(Nodes) {
 			if !r.ok() || !walk(n.ID) {
 				break
@@ -164,12 +177,9 @@ func ends(side gremlin.Kind, f filter, p page) applier {
 	return func(r *run, in Result) (Result, error) {
 		c := collect[*graph.Node](r, p)
 		match := f.on(r)
-		add := func(id string) bool {
-			n := r.world.Node(id)
-			return r.ok() && (n == nil || !match.Match(n) || c.add(n))
-		}
+		add := func(n *graph.Node) bool { return r.ok() && (!match.Match(n) || c.add(n)) }
 		for _, e := range in.(Edges) {
-			if side != gremlin.OutV && !add(e.Parent) || side != gremlin.InV && !add(e.Child) {
+			if !r.ok() || side != gremlin.OutV && !eachNode(r.world, e.Parent, add) || side != gremlin.InV && !eachNode(r.world, e.Child, add) {
 				break
 			}
 		}
@@ -227,36 +237,38 @@ func dedup[T field.Getter](r *run, in []T, keys []string, p page, id func(T) str
 	return c.out
 }
 
-// sortNodes keeps the order of equal nodes. Nodes without the key come first, last when descending.
 func sortNodes(key string, desc bool) applier {
-	return func(r *run, in Result) (Result, error) {
-		type keyed struct {
-			n *graph.Node
-			v field.Value
-		}
-		all := make([]keyed, 0, len(in.(Nodes)))
-		for _, n := range in.(Nodes) {
-			v, _ := n.Field(key)
-			all = append(all, keyed{n, v})
-			if !r.hold(1) {
-				return nil, r.err
-			}
-		}
-		slices.SortStableFunc(all, func(a, b keyed) int {
-			if !r.ok() {
-				return 0 // the order no longer matters
-			}
-			if desc {
-				a, b = b, a
-			}
-			return compare(a.v, b.v)
-		})
-		out := make(Nodes, len(all))
-		for i := range all {
-			out[i] = all[i].n
-		}
-		return out, nil
+	return func(r *run, in Result) (Result, error) { return Nodes(sorted(r, in.(Nodes), key, desc)), nil }
+}
+
+// sorted keeps the order of equal elements. Those without the key come first, last when descending.
+func sorted[T field.Getter](r *run, in []T, key string, desc bool) []T {
+	type keyed struct {
+		x T
+		v field.Value
 	}
+	all := make([]keyed, 0, len(in))
+	for _, x := range in {
+		v, _ := x.Field(key)
+		all = append(all, keyed{x, v})
+		if !r.hold(1) {
+			return nil
+		}
+	}
+	slices.SortStableFunc(all, func(a, b keyed) int {
+		if !r.ok() {
+			return 0 // the order no longer matters
+		}
+		if desc {
+			a, b = b, a
+		}
+		return compare(a.v, b.v)
+	})
+	out := make([]T, len(all))
+	for i := range all {
+		out[i] = all[i].x
+	}
+	return out
 }
 
 // cutOut is SubGraph. Nodes: they and the edges between them. Edges: they and their ends. Paths: as their nodes. An element that
@@ -265,9 +277,14 @@ func cutOut(f filter) applier {
 	return func(r *run, in Result) (Result, error) {
 		sub := &subgraph{byID: make(map[string]*graph.Node)}
 		match := f.on(r)
+		_, live := r.world.(*graph.Snapshot)
+		states := make(map[*graph.Node]struct{}) // where one node may have several
 		addNode := func(n *graph.Node) bool {
-			if n == nil || sub.byID[n.ID] != nil {
+			if _, dup := states[n]; dup || live && sub.byID[n.ID] != nil {
 				return r.ok()
+			}
+			if !live {
+				states[n] = struct{}{}
 			}
 			sub.byID[n.ID] = n
 			sub.nodes = append(sub.nodes, n)
@@ -296,13 +313,13 @@ func cutOut(f filter) applier {
 				}
 			}
 		case Edges:
-			seen := make(map[string]struct{})
+			seen := make(map[*graph.Edge]struct{})
 			for _, e := range in {
-				if _, dup := seen[e.ID]; dup {
+				if _, dup := seen[e]; dup {
 					continue
 				}
-				seen[e.ID] = struct{}{}
-				if !addEdge(e) || !addNode(r.world.Node(e.Parent)) || !addNode(r.world.Node(e.Child)) {
+				seen[e] = struct{}{}
+				if !addEdge(e) || !eachNode(r.world, e.Parent, addNode) || !eachNode(r.world, e.Child, addNode) {
 					return nil, r.err
 				}
 			}
@@ -311,12 +328,18 @@ func cutOut(f filter) applier {
 		}
 		if _, ok := in.(Edges); !ok {
 			for _, n := range sub.nodes {
+				if sub.byID[n.ID] != n {
+					continue // an earlier state of a node that is still to come
+				}
 				for e := range r.world.Out(n.ID) {
-					if sub.byID[e.Child] != nil && !addEdge(e) {
+					if sub.byID[e.Child] != nil && !eachEdge(r.world, e, addEdge) {
 						return nil, r.err
 					}
 				}
 			}
+		}
+		if !live {
+			sub = newSubgraph(sub.nodes, sub.edges)
 		}
 		r.world = sub
 		r.kept += len(sub.nodes) + len(sub.edges)
@@ -346,24 +369,5 @@ func recall(names []string, p page) applier {
 			}
 		}
 		return Nodes(c.out), nil
-	}
-}
-
-// travel is the Context step.
-func travel(s gremlin.Step) applier {
-	return func(r *run, _ Result) (Result, error) {
-		if r.src.History == nil {
-			return nil, &Error{Err: ErrNoHistory}
-		}
-		slice, err := s.Slice(r.src.Now())
-		if err != nil {
-			return nil, &Error{Err: err}
-		}
-		then, err := r.src.History.At(r.ctx, slice)
-		if err != nil {
-			return nil, fmt.Errorf("read history: %w", err)
-		}
-		r.world, r.slice = then, &slice
-		return Graph{then}, nil
 	}
 }

@@ -24,16 +24,85 @@ type world interface {
 	Around(graph.Slot) iter.Seq2[*graph.Edge, graph.Slot]
 }
 
-// subgraph holds some nodes, and edges between them.
+// subgraph holds some nodes, and edges between them. That of a slice of time may hold an element in several states: all of them
+// are its nodes and edges, while ways through the graph are found among the latest ones.
 type subgraph struct {
 	nodes []*graph.Node
 	edges []*graph.Edge
-	byID  map[string]*graph.Node
+	byID  map[string]*graph.Node // the latest state
+
+	// Of elements with several states only, all of these.
+	nodeStates map[string][]*graph.Node
+	edgeStates map[string][]*graph.Edge
 
 	// Made when first asked for, since most subgraphs are only written out.
 	edgeByID map[string]*graph.Edge
 	out, in  map[string][]*graph.Edge
 	slots    map[string]graph.Slot // index in nodes
+}
+
+// newSubgraph takes over elements that may come in several states.
+func newSubgraph(nodes []*graph.Node, edges []*graph.Edge) *subgraph {
+	s := &subgraph{nodes: nodes, edges: edges, byID: make(map[string]*graph.Node, len(nodes)), edgeByID: make(map[string]*graph.Edge, len(edges))}
+	for _, n := range nodes {
+		last := s.byID[n.ID]
+		if last != nil {
+			s.nodeStates = addState(s.nodeStates, n.ID, last, n)
+		}
+		if last == nil || n.UpdatedAt >= last.UpdatedAt {
+			s.byID[n.ID] = n
+		}
+	}
+	for _, e := range edges {
+		last := s.edgeByID[e.ID]
+		if last != nil {
+			s.edgeStates = addState(s.edgeStates, e.ID, last, e)
+		}
+		if last == nil || e.UpdatedAt >= last.UpdatedAt {
+			s.edgeByID[e.ID] = e
+		}
+	}
+	return s
+}
+
+func addState[T any](states map[string][]T, id string, first, next T) map[string][]T {
+	if states == nil {
+		states = make(map[string][]T)
+	}
+	if states[id] == nil {
+		states[id] = []T{first}
+	}
+	states[id] = append(states[id], next)
+	return states
+}
+
+// eachNode calls yield for every state of a node, until it returns false; so does eachNode then.
+func eachNode(w world, id string, yield func(*graph.Node) bool) bool {
+	if s, ok := w.(*subgraph); ok && s.nodeStates != nil {
+		for _, n := range s.nodeStates[id] {
+			if !yield(n) {
+				return false
+			}
+		}
+		if s.nodeStates[id] != nil {
+			return true
+		}
+	}
+	n := w.Node(id)
+	return n == nil || yield(n)
+}
+
+// eachEdge calls yield for every state of an edge, until it returns false; so does eachEdge then.
+func eachEdge(w world, e *graph.Edge, yield func(*graph.Edge) bool) bool {
+	if s, ok := w.(*subgraph); ok && s.edgeStates[e.ID] != nil {
+		for _, e := range s.edgeStates[e.ID] {
+			if !yield(e) {
+				return false
+			}
+		}
+		return true
+	}
+	return yield(e)
 }
 
 func (s *subgraph) Node(id string) *graph.Node { return s.byID[id] }
@@ -61,11 +130,13 @@ func (s *subgraph) CountNodes(f field.Filter) int {
 	return n
 }
 
+// Out yields the latest state of each edge.
 func (s *subgraph) Out(id string) iter.Seq[*graph.Edge] {
 	s.link()
 	return filtered(s.out[id], field.Filter{})
 }
 
+// In yields the latest state of each edge.
 func (s *subgraph) In(id string) iter.Seq[*graph.Edge] {
 	s.link()
 	return filtered(s.in[id], field.Filter{})
@@ -77,12 +148,16 @@ func (s *subgraph) link() {
 	}
 	s.out, s.in = make(map[string][]*graph.Edge), make(map[string][]*graph.Edge)
 	for _, e := range s.edges {
-		s.out[e.Parent] = append(s.out[e.Parent], e)
-		s.in[e.Child] = append(s.in[e.Child], e)
+		if s.edgeStates[e.ID] == nil || s.edgeByID[e.ID] == e {
+			s.out[e.Parent] = append(s.out[e.Parent], e)
+			s.in[e.Child] = append(s.in[e.Child], e)
+		}
 	}
-	s.slots = make(map[string]graph.Slot, len(s.nodes))
+	s.slots = make(map[string]graph.Slot, len(s.byID))
 	for i, n := range s.nodes {
-		s.slots[n.ID] = graph.Slot(i)
+		if s.byID[n.ID] == n {
+			s.slots[n.ID] = graph.Slot(i)
+		}
 	}
 }
 
@@ -99,13 +174,14 @@ func (s *subgraph) Around(slot graph.Slot) iter.Seq2[*graph.Edge, graph.Slot] {
 	s.link()
 	id := s.nodes[slot].ID
 	return func(yield func(*graph.Edge, graph.Slot) bool) {
+		// An archive may know an edge and not its end.
 		for _, e := range s.out[id] {
-			if !yield(e, s.slots[e.Child]) {
+			if far, ok := s.slots[e.Child]; ok && !yield(e, far) {
 				return
 			}
 		}
 		for _, e := range s.in[id] {
-			if !yield(e, s.slots[e.Parent]) {
+			if far, ok := s.slots[e.Parent]; ok && !yield(e, far) {
 				return
 			}
 		}

@@ -178,7 +178,11 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.attach(conn)
 	e.accept(c)
 	err = c.Run(context.Background(), e.connect)
-	e.o.Logger.Info("WebSocket peer disconnected", "path", e.o.Path, "host", peer.HostID, "type", peer.ServiceType, "addr", r.RemoteAddr, "reason", err)
+	reason := "closed"
+	if err != nil {
+		reason = err.Error()
+	}
+	e.o.Logger.Info("WebSocket peer disconnected", "path", e.o.Path, "host", peer.HostID, "type", peer.ServiceType, "addr", r.RemoteAddr, "reason", reason)
 }
 
 // refusalQuiet is the least time between two warnings about refused peers: those come back again and again.
