@@ -7,10 +7,12 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -35,10 +37,12 @@ type Agent struct {
 	log     *slog.Logger
 	metrics *metrics
 	links   []*link
+	tasks   *Tasks // nil: analyzers may ask for none
 
-	mu      sync.Mutex // guards below, and conn of each link
+	mu      sync.Mutex // guards below, and conn and broken of each link
 	master  *link
-	changed chan struct{} // closed when a link comes or goes, then replaced
+	changed chan struct{}   // closed when a link comes or goes, then replaced
+	running context.Context // of Run
 }
 
 // link is the connection to one analyzer.
@@ -46,6 +50,8 @@ type link struct {
 	addr   string
 	client *ws.Client
 	conn   *ws.Conn // nil while there is none
+	since  time.Time
+	broken int // connections that ended without a farewell
 }
 
 // path is where analyzers listen for agents.
@@ -70,20 +76,26 @@ func New(o Options) *Agent {
 		l := &link{addr: addr}
 		dial.Addr = addr
 		l.client = ws.NewClient(ws.ClientOptions{DialOptions: dial, Connect: func(c *ws.Conn) (ws.Session, error) {
-			s := &session{agent: a, link: l, conn: c, decoder: wire.NewDecoder()}
-			var err error
-			if s.protocol, err = wire.ParseProtocol(c.Peer().Protocol); err == nil {
-				a.come(l, c)
+			s, err := newSession(a, l, c)
+			if err != nil {
+				return nil, err
 			}
-			return s, err
+			a.come(l, c)
+			return s, nil
 		}})
 		a.links = append(a.links, l)
 	}
 	return a
 }
 
+// Attach has analyzers' requests done by t. It must be called before Run.
+func (a *Agent) Attach(t *Tasks) { a.tasks = t }
+
 // Run connects and forwards until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
+	a.mu.Lock()
+	a.running = ctx
+	a.mu.Unlock()
 	var running sync.WaitGroup
 	defer running.Wait()
 	for _, l := range a.links {
@@ -127,9 +139,48 @@ func (a *Agent) Status() map[string]AnalyzerStatus {
 func (a *Agent) come(l *link, c *ws.Conn) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	l.conn = c
+	l.conn, l.since = c, time.Now()
+	a.tell()
+	time.AfterFunc(settling, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.tell()
+	})
+}
+
+// settling is how long an analyzer may take to know that datagrams of this host are to be taken from now on.
+const settling = 250 * time.Millisecond
+
+// tell wakes who waits for a change; mu is held.
+func (a *Agent) tell() {
 	close(a.changed)
 	a.changed = make(chan struct{})
+}
+
+// reachable returns by address which analyzers take datagrams, a channel that is closed when that may have changed, and whether the agent
+// itself is ending the connections.
+func (a *Agent) reachable() (state map[string]reach, changed <-chan struct{}, stopped bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	state = make(map[string]reach, len(a.links))
+	for _, l := range a.links {
+		state[l.addr] = reach{up: l.conn != nil && time.Since(l.since) >= settling, broken: l.broken}
+	}
+	return state, a.changed, a.running != nil && a.running.Err() != nil
+}
+
+// abrupt tells whether a connection ended in a way that leaves open what arrived.
+func abrupt(err error) bool {
+	var farewell ws.CloseError
+	return err != nil && (!errors.As(err, &farewell) || farewell.Code == ws.StatusTryAgain)
+}
+
+// broke notes that a connection ended like that.
+func (a *Agent) broke(l *link) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l.broken++
+	a.tell()
 }
 
 // gone notes that it is no more.
@@ -143,6 +194,7 @@ func (a *Agent) gone(l *link, c *ws.Conn) {
 	if a.master == l {
 		a.master = nil
 	}
+	a.tell()
 }
 
 // elect waits for a connected analyzer and makes it master: the first that is there or, of several, any. It returns nothing when

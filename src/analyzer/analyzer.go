@@ -42,10 +42,12 @@ type Liveness interface {
 // Agents is the endpoint of the agents.
 type Agents struct {
 	*pubsub.Publisher
-	graph    *graph.Graph
-	expiry   time.Duration
-	liveness Liveness
-	log      *slog.Logger
+	graph     *graph.Graph
+	expiry    time.Duration
+	liveness  Liveness
+	log       *slog.Logger
+	questions questions
+	streams   streams
 }
 
 // expiryCheck is how often dead origins are looked for, and so how exact Expiry is.
@@ -64,8 +66,18 @@ func NewAgents(o AgentsOptions) *Agents {
 	}
 	a.Publisher = pubsub.NewPublisher(pubsub.PublisherOptions{
 		Endpoint: o.Endpoint, Graph: o.Graph, Source: agentType, Metrics: o.Metrics, Merger: merger,
+		Other: a.other,
 	})
 	return a
+}
+
+// other takes what is not of the graph: replies.
+func (a *Agents) other(c *ws.Conn, m *wire.Message) {
+	if m.Namespace == wire.NamespaceCapture && (m.Type == wire.TypePackets || m.Type == wire.TypeFollowReply) {
+		a.streams.take(c, m)
+		return
+	}
+	a.questions.take(c, m)
 }
 
 // merger gives the rules for one agent: an element is its own when it carries its origin or, for what was published to the agent by

@@ -36,7 +36,7 @@ type server struct {
 	stop   func()
 }
 
-func newServer(t *testing.T, id, addr string, o AgentsOptions) *server {
+func newServer(t testing.TB, id, addr string, o AgentsOptions) *server {
 	t.Helper()
 	g := graph.New(graph.Options{})
 	o.Graph, o.Metrics = g, pubsub.NewMetrics(nil)
@@ -72,7 +72,7 @@ func newServer(t *testing.T, id, addr string, o AgentsOptions) *server {
 const patience = 20 * time.Second
 
 // eventually waits until ok has nothing to complain of.
-func eventually(t *testing.T, what string, ok func() error) {
+func eventually(t testing.TB, what string, ok func() error) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -535,15 +535,17 @@ func TestExpiry(t *testing.T) {
 // wireTap is a TCP relay that can go silent or die, as networks and processes do.
 type wireTap struct {
 	t      *testing.T
-	target string
 	l      net.Listener
 	mu     sync.Mutex
+	target string
 	conns  []net.Conn
 	silent bool
 }
 
-func newTap(t *testing.T, target string) *wireTap {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func newTap(t *testing.T, target string) *wireTap { return newTapAt(t, "127.0.0.1:0", target) }
+
+func newTapAt(t *testing.T, addr, target string) *wireTap {
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -555,6 +557,9 @@ func newTap(t *testing.T, target string) *wireTap {
 			if err != nil {
 				return
 			}
+			tap.mu.Lock()
+			target := tap.target
+			tap.mu.Unlock()
 			d, err := net.Dial("tcp", target)
 			if err != nil {
 				c.Close()
@@ -598,6 +603,13 @@ func (w *wireTap) cut() {
 		c.Close()
 	}
 	w.conns = nil
+}
+
+// to has new connections go elsewhere.
+func (w *wireTap) to(target string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.target = target
 }
 
 func (w *wireTap) silence(on bool) {
