@@ -15,6 +15,7 @@ VERSION := $(shell git -c safe.directory='*' describe --tags --always --dirty 2>
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
 PACKAGES := ./src/... $(addsuffix /...,$(wildcard ./containers ./packaging ./tripleo))
 TEST := CGO_ENABLED=1 SKYDIVE_BINARY=$(CURDIR)/$(BINARY) $(GO) test -race -timeout 9m
+TEST_NEEDS := gcc:gcc ip:iproute2 curl:curl tcpdump:tcpdump iperf3:iperf3 dig:bind9-dnsutils ping:iputils-ping python3:python3
 PLAY := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 ANSIBLE_DISPLAY_SKIPPED_HOSTS=no ANSIBLE_CALLBACK_RESULT_FORMAT=yaml ansible-playbook -i $(INVENTORY)
 GENERATED := docs/configuration.md docs/deployment.md etc/skydive.yml.default etc/policy.csv
 OUT ?= .
@@ -44,16 +45,16 @@ down: ## take back what up did; asks before deleting the recorded history, unles
 	@[ ! -s build/packages-installed ] || echo "Packages of the distribution stay: $$(sort -u build/packages-installed | paste -sd' ')"
 
 test: build ## unit, race, root and end-to-end tests; touches no deployed Skydive (as root, or with sudo)
-	@.ci/need gcc:gcc ip:iproute2 curl:curl
+	@.ci/need $(TEST_NEEDS)
 	@$(TEST) $(PACKAGES)
 	@$(if $(SUDO),$(MAKE) --no-print-directory test-root)
 
 test-root: build ## only the tests that need root
-	@.ci/need gcc:gcc ip:iproute2 curl:curl
+	@.ci/need $(TEST_NEEDS)
 	@$(TEST) $(if $(SUDO),-exec "sudo -E env PATH=$$PATH") -run '^TestRoot' $(PACKAGES)
 
 e2e: build ## only the end-to-end tests, on hosts made of namespaces
-	@.ci/need gcc:gcc ip:iproute2 curl:curl
+	@.ci/need $(TEST_NEEDS)
 	@$(TEST) $(if $(SUDO),-exec "sudo -E env PATH=$$PATH") -count=1 ./src/e2e/...
 
 DEPLOY_TEST := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) ansible/tests/deploy/run.py

@@ -43,7 +43,7 @@ var imports = map[string]string{
 	"probe/probetest": "field graph probe",
 	"capture":         "bpf field flow netns resource",
 	"capture/socket":  "bpf capture field flow netns",
-	"inject":          "netns resource",
+	"inject":          "field netns resource",
 	// services
 	"agent":    "capture field flow graph inject probe resource wire ws",
 	"analyzer": "field flow graph pubsub query wire ws", // an agent is a publisher with an owner: queue and session are the same
@@ -53,7 +53,7 @@ var imports = map[string]string{
 	// ends
 	"cmd/skydive": "*",
 	"e2e":         "client",
-	"e2e/bench":   "client e2e",
+	"e2e/bench":   "client e2e flow",
 }
 
 // leaves names the one place (or the few) where each heavy or user-chosen dependency may be used, so that it can be replaced.

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -82,6 +83,16 @@ type Options struct {
 	Store  Store               // optional, analyzers only: resources, nodes and edges can be changed
 	// Engines are the kinds of resources that something acts upon. Creating one of another kind is answered 501.
 	Engines []string
+	// Views give what is shown of a stored resource, by kind: it and what its engine knows of it, all of that when one alone is asked
+	// for. Checks tell why a new one cannot work, by kind; whoever asked for it is told. Both are optional.
+	Views  map[string]func(r resource.Resource, whole bool) any
+	Checks map[string]func(ctx context.Context, r resource.Resource) error
+	// Packets writes the packets of a capture, as pcapng, until ctx ends or the capture does; each Write is sent at once. What fails
+	// before the first is answered 404 for fs.ErrNotExist, else 503. Optional: GET /api/capture/{id}/pcapng.
+	Packets func(ctx context.Context, capture string, w io.Writer) error
+	// Pcap reads the flows out of a pcap file. Its errors are answered 400 unless they have a method Status() int. Optional:
+	// POST /api/pcap, one at a time.
+	Pcap func(ctx context.Context, file io.Reader) error
 	// Defaults are given to new resources; Now is set for each.
 	Defaults resource.Defaults
 
@@ -104,6 +115,8 @@ type Server struct {
 	routes  http.Handler
 	gzips   sync.Pool
 	exposed atomic.Bool // beyond loopback without authentication
+
+	importing sync.Mutex // a pcap file
 }
 
 // Limits of what clients can hold or make the server hold.
@@ -163,6 +176,7 @@ func (s *Server) mount() {
 	if s.Store != nil {
 		s.mountResources()
 	}
+	s.mountPackets()
 	for path, socket := range s.Sockets {
 		s.mux.Handle(path, socket)
 	}

@@ -20,8 +20,8 @@ import (
 	"time"
 
 	"skydive/src/field"
+	"skydive/src/flow"
 	"skydive/src/graph"
-	"skydive/src/gremlin"
 	"skydive/src/query"
 )
 
@@ -530,10 +530,14 @@ func TestListeningBeyondLoopbackIsWarnedAbout(t *testing.T) {
 // endless asks a question that never ends by itself.
 type endless struct{ asked chan struct{} }
 
-func (e endless) At(ctx context.Context, _ gremlin.Slice) (*graph.Snapshot, error) {
+func (e endless) Graph(ctx context.Context, _, _ time.Time) ([]*graph.Node, []*graph.Edge, error) {
 	e.asked <- struct{}{}
 	<-ctx.Done()
-	return nil, ctx.Err()
+	return nil, nil, ctx.Err()
+}
+
+func (endless) NodeMetrics(context.Context, time.Time, time.Time, []string, string) (map[string][]field.Object, error) {
+	return nil, nil
 }
 
 const timeQuery = `{"GremlinQuery":"G.At('-1m').V()"}`
@@ -589,14 +593,42 @@ func TestQueryEndsWithItsRequest(t *testing.T) {
 	}
 }
 
+// halfDeaf has agents of which some do not answer.
+type halfDeaf struct{}
+
+func (halfDeaf) Flows(context.Context, []string, *flow.Search) ([]*flow.Flow, []string, error) {
+	return []*flow.Flow{{UUID: "f"}}, []string{"h2", "h1", "h2"}, nil
+}
+
+func (halfDeaf) Total(context.Context, []string, *flow.Search, flow.Aggregate) (flow.Total, []string, error) {
+	return flow.Total{Count: 1}, nil, nil
+}
+
+func TestPartialAnswersSaySo(t *testing.T) {
+	g := graph.New(graph.Options{})
+	s := newServer(t, nil, func(o *Options) {
+		o.Source = func() query.Source { return query.Source{Graph: g.Snapshot(), Flows: halfDeaf{}} }
+	})
+	for ask, want := range map[string]string{"G.Flows().Values('UUID')": "h1,h2", "G.Flows().Count()": "", "G": ""} {
+		resp, err := http.Post(s.URL+"/api/topology", "application/json", strings.NewReader(`{"GremlinQuery":"`+ask+`"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := resp.Header.Get("X-Skydive-Partial"); got != want || resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s, missing %q, want %q", ask, resp.Status, got, want)
+		}
+	}
+}
+
 type waiting struct {
 	endless
 	ended chan struct{}
 }
 
-func (w waiting) At(ctx context.Context, s gremlin.Slice) (*graph.Snapshot, error) {
+func (w waiting) Graph(ctx context.Context, from, to time.Time) ([]*graph.Node, []*graph.Edge, error) {
 	defer close(w.ended)
-	return w.endless.At(ctx, s)
+	return w.endless.Graph(ctx, from, to)
 }
 
 func TestPortInUse(t *testing.T) {

@@ -29,12 +29,11 @@ func (s *Server) mountResources() {
 	s.mountCollection("node", nodes{s})
 	s.mountCollection("edge", edges{s})
 	for _, kind := range resource.Kinds() {
-		s.mountCollection(kind.Name, &stored{s: s, kind: kind, engine: slices.Contains(s.Engines, kind.Name)})
+		s.mountCollection(kind.Name, &stored{
+			s: s, kind: kind, engine: slices.Contains(s.Engines, kind.Name), view: s.Views[kind.Name], check: s.Checks[kind.Name],
+		})
 	}
 	s.handle("POST /api/workflow/{id}/call", s.guarded("workflow.call", "write", s.callWorkflow))
-	s.handle("POST /api/pcap", s.guarded("pcap", "write", func(http.ResponseWriter, *http.Request) error {
-		return failf(http.StatusNotImplemented, "reading pcap files comes with a later version")
-	}))
 }
 
 func (s *Server) mountCollection(name string, c collection) {

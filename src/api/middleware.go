@@ -87,22 +87,13 @@ func (s *Server) guarded(object, action string, next handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		user, err := s.Auth.Authenticate(r)
 		if err != nil {
-			return unauthorised(err)
+			return withStatus(err, http.StatusUnauthorized)
 		}
 		if object != "" && !s.RBAC.Allowed(user, object, action) {
 			return failf(http.StatusMethodNotAllowed, "'%s' has no '%s' permission on '%s'", user, action, object)
 		}
 		return next(w, r)
 	}
-}
-
-func unauthorised(err error) error {
-	status := http.StatusUnauthorized
-	var said interface{ Status() int }
-	if errors.As(err, &said) {
-		status = said.Status()
-	}
-	return &failure{status, err}
 }
 
 // What pages of other origins may send. There are no cookies in it: those come with an origin of ours only.

@@ -70,7 +70,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
 	name := r.Form.Get("username")
 	token, err := s.Auth.Login(r, name, r.Form.Get("password"))
 	if err != nil {
-		return unauthorised(err)
+		return withStatus(err, http.StatusUnauthorized)
 	}
 	if s.Auth.Open() {
 		name = "admin" // whatever was given

@@ -21,7 +21,9 @@ import (
 type stored struct {
 	s      *Server
 	kind   resource.Kind
-	engine bool // something acts upon new ones
+	engine bool                                                 // something acts upon new ones
+	view   func(r resource.Resource, whole bool) any            // nil: as it is stored
+	check  func(ctx context.Context, r resource.Resource) error // nil: whatever is valid can be tried
 
 	creating sync.Mutex // so that two requests at a time cannot make duplicates through this server
 }
@@ -69,7 +71,7 @@ func (c *stored) list(ctx context.Context, w http.ResponseWriter) error {
 		}
 	}
 	writeMap(out, ordered, func(r resource.Resource, dst []byte) []byte {
-		text, err := json.Marshal(r)
+		text, err := c.shown(r, false)
 		failed = errors.Join(failed, err)
 		return append(dst, text...)
 	})
@@ -96,6 +98,14 @@ func (c *stored) get(ctx context.Context, id string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.shown(r, true)
+}
+
+// shown is the JSON of a resource for clients.
+func (c *stored) shown(r resource.Resource, whole bool) ([]byte, error) {
+	if c.view != nil {
+		return json.Marshal(c.view(r, whole))
+	}
 	return json.Marshal(r)
 }
 
@@ -120,6 +130,11 @@ func (c *stored) create(ctx context.Context, data []byte, yaml bool, ttl string)
 	}
 	if !c.engine {
 		return nil, failf(http.StatusNotImplemented, "the %s is valid, but nothing in this version acts upon it yet", c.kind.Name)
+	}
+	if c.check != nil {
+		if err := c.check(ctx, r); err != nil {
+			return nil, badRequest(err)
+		}
 	}
 	c.creating.Lock()
 	defer c.creating.Unlock()

@@ -6,12 +6,17 @@ import (
 	"encoding/json"
 	"iter"
 	"net/http"
+	"slices"
+	"strings"
 
 	"skydive/src/field"
 	"skydive/src/graph"
 	"skydive/src/gremlin"
 	"skydive/src/query"
 )
+
+// partialHeader names the hosts that did not answer a query, whose answer lacks what they know.
+const partialHeader = "X-Skydive-Partial"
 
 const (
 	dotType  = "text/vnd.graphviz"
@@ -63,9 +68,16 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	ctx := r.Context()
-	result, err := plan.Run(ctx, s.Source())
+	source := s.Source()
+	var missing []string
+	source.Partial = func(hosts []string) { missing = append(missing, hosts...) }
+	result, err := plan.Run(ctx, source)
 	if err != nil {
 		return err
+	}
+	if len(missing) > 0 {
+		slices.Sort(missing)
+		w.Header().Set(partialHeader, strings.Join(slices.Compact(missing), ","))
 	}
 	switch r.Header.Get("Accept") {
 	case dotType:
@@ -75,7 +87,7 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Content-Type", dotType+"; charset=UTF-8")
 		return query.WriteDOT(ctx, w, result)
 	case pcapType:
-		return failf(http.StatusNotAcceptable, "Error while encoding response: Only RawPackets step result can be outputted as pcap")
+		return writePcap(w, result)
 	}
 	w.Header().Set("Content-Type", jsonType)
 	if err := result.WriteJSON(ctx, w); err != nil {

@@ -90,3 +90,10 @@ func (c *Config) refusals(services ...string) (problems []Problem) {
 
 // Backend returns the section of auth that a backend key names.
 func (c *Config) Backend(name string) Auth { return c.Auth[lower(name)] }
+
+// StorageSection returns the section of storage that a backend key names, its driver in lower case.
+func (c *Config) StorageSection(name string) Storage {
+	section := c.Storage[lower(name)]
+	section.Driver = lower(section.Driver)
+	return section
+}

@@ -74,6 +74,9 @@ func TestRootCommandLine(t *testing.T) {
 		var n int
 		return h.Gremlin(h.analyzerAddr(), "G.V('"+node.ID+"').Count()", &n)
 	}))
-	contains(run(1, "client", "capture", "create", "--gremlin", "G.V()"), "501")
+	var capture struct{ UUID string }
+	need(t, json.Unmarshal([]byte(run(0, "client", "capture", "create", "--gremlin", "G.V().Has('Name', 'nowhere')")), &capture))
+	contains(run(0, "client", "capture", "list"), capture.UUID)
+	run(0, "client", "capture", "delete", capture.UUID)
 	contains(run(0, "client", "capture", "list"), "{}")
 }

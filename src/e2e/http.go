@@ -15,32 +15,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dial connects from the host's own network, whatever namespace the caller is in.
-func (h *Host) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	done := make(chan result, 1)
+// Within calls fn on a thread that is in the host's network; sockets that fn opens stay there.
+func (h *Host) Within(fn func() error) error {
+	done := make(chan error, 1)
 	go func() {
 		// The thread changes its namespace for good: it ends with this goroutine, which never unlocks it.
 		runtime.LockOSThread()
-		conn, err := func() (net.Conn, error) {
+		done <- func() error {
 			ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.pid()))
 			if err != nil {
-				return nil, err
+				return err
 			}
 			defer ns.Close()
 			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-				return nil, fmt.Errorf("enter network of %s: %w", h.Name, err)
+				return fmt.Errorf("enter network of %s: %w", h.Name, err)
 			}
-			// An address without names and with one family: the dialler then opens its socket on this thread.
-			return (&net.Dialer{FallbackDelay: -1}).DialContext(ctx, network, addr)
+			return fn()
 		}()
-		done <- result{conn, err}
 	}()
-	r := <-done
-	return r.conn, r.err
+	return <-done
+}
+
+// Dial connects from the host's own network, whatever namespace the caller is in.
+func (h *Host) Dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+	err = h.Within(func() (err error) {
+		// An address without names and with one family: the dialler then opens its socket on this thread.
+		conn, err = (&net.Dialer{FallbackDelay: -1}).DialContext(ctx, network, addr)
+		return err
+	})
+	return conn, err
 }
 
 // HTTP returns a client that sends its requests from the host.

@@ -57,7 +57,7 @@ func TestRootGremlinErrorsAreAnswered(t *testing.T) {
 		"G.V().Foo()":       "Expected step function, got: Foo",
 		"G.V(":              "offset 4",
 		"G.V().Limit('x')":  "",
-		"G.At('-5m').V()":   "history",
+		"G.At('soon').V()":  "Time must be in",
 		"G.V('nobody')":     "does not exist",
 		"G.V().Has(":        "",
 		"G.V().Range(1,":    "",

@@ -23,7 +23,7 @@ type block struct {
 	shows      bool // want was given
 }
 
-// readTutorial takes the fenced blocks out of a page: "sh [HOST]" is typed, "text" is what the block before shows.
+// readTutorial takes the fenced blocks out of a page: "sh [HOST]" is typed, "text" is what the block before shows; "console" is for people.
 func readTutorial(t testing.TB, name string) []block {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
@@ -41,6 +41,7 @@ func readTutorial(t testing.TB, name string) []block {
 		body := strings.Join(lines[start:min(i, len(lines))], "\n")
 		kind, host, _ := strings.Cut(info, " ")
 		switch last := len(blocks) - 1; {
+		case kind == "console":
 		case kind == "sh":
 			blocks = append(blocks, block{line: start, host: host, text: body})
 		case kind == "text" && last >= 0 && !blocks[last].shows:
@@ -168,6 +169,21 @@ func follow(t *testing.T, page string, terminals map[string]*terminal) {
 func TestRootTutorialSingleNode(t *testing.T) {
 	l := newLab(t)
 	follow(t, "tutorial-single-node.md", map[string]*terminal{"": addHost(t, l, "server").terminal(t)})
+}
+
+// TestRootTour types the tour of the README.
+func TestRootTour(t *testing.T) {
+	l := newLab(t)
+	s := addHost(t, l, "server").terminal(t)
+	_, err := s.run("skydive allinone >skydive.log 2>&1 &\nuntil skydive health --ready >/dev/null 2>&1; do sleep 0.2; done")
+	need(t, err)
+	follow(t, "../README.md", map[string]*terminal{"": s})
+}
+
+// TestRootTutorialFlows types docs/tutorial-flows.md.
+func TestRootTutorialFlows(t *testing.T) {
+	l := newLab(t)
+	follow(t, "tutorial-flows.md", map[string]*terminal{"": addHost(t, l, "server").terminal(t)})
 }
 
 // TestRootTutorialMultiNode types docs/tutorial-multi-node.md on three hosts.

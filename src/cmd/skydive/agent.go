@@ -78,14 +78,16 @@ func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
 	for _, a := range cfg.AnalyzerAddresses() {
 		analyzers = append(analyzers, a.String())
 	}
-	forwarder := agent.New(agent.Options{
-		Graph: s.graph, Analyzers: analyzers, Logger: log, Registerer: s.registry,
-		Dial: ws.DialOptions{
-			HostID: cfg.HostID, ClientType: "agent", Protocol: "protobuf", PersistencePolicy: pubsub.DeleteOnDisconnect,
-			Username: cfg.Agent.Auth.Cluster.Username, Password: cfg.Agent.Auth.Cluster.Password, Cookies: cookies(cfg),
-			Config: s.socketConfig(), Metrics: s.sockets, Logger: log,
-		},
-	})
+	dial := ws.DialOptions{
+		HostID: cfg.HostID, ClientType: "agent", Protocol: "protobuf", PersistencePolicy: pubsub.DeleteOnDisconnect,
+		Username: cfg.Agent.Auth.Cluster.Username, Password: cfg.Agent.Auth.Cluster.Password, Cookies: cookies(cfg),
+		Config: s.socketConfig(), Metrics: s.sockets, Logger: log,
+	}
+	forwarder := agent.New(agent.Options{Graph: s.graph, Analyzers: analyzers, Logger: log, Registerer: s.registry, Dial: dial})
+	packets, err := newPackets(s, forwarder, dial, analyzers)
+	if err != nil {
+		return nil, err
+	}
 	for _, run := range []func(context.Context) error{supervisor.Run, publisher.Run, subscribers.Run, forwarder.Run} {
 		s.add(run)
 	}
@@ -98,7 +100,8 @@ func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
 			"Publishers":     func() any { return publisher.Status() },
 			"Analyzers":      func() any { return forwarder.Status() },
 			"TopologyProbes": func() any { return supervisor.Status() },
-			"FlowProbes":     func() any { return []string{} },
+			"FlowProbes":     func() any { return packets.captures.Types() },
+			"Flows":          func() any { return packets.sender.Status() },
 		},
 		Sockets: map[string]http.Handler{publisher.Path(): publisher, subscribers.Path(): subscribers},
 	})

@@ -3,18 +3,22 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 
 	"github.com/urfave/cli/v2"
 
+	"skydive/src/agent"
 	"skydive/src/analyzer"
 	"skydive/src/api"
 	"skydive/src/auth"
 	"skydive/src/config"
 	"skydive/src/etcd"
+	"skydive/src/ondemand"
 	"skydive/src/pubsub"
 	"skydive/src/query"
+	"skydive/src/resource"
 )
 
 func analyzerCommand(env *environment) *cli.Command {
@@ -64,17 +68,61 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 	metrics := pubsub.NewMetrics(s.registry)
 	agents := analyzer.NewAgents(analyzer.AgentsOptions{Endpoint: s.endpoint("/ws/agent/topology", cluster), Graph: s.graph, Metrics: metrics})
 	publisher := pubsub.NewPublisher(pubsub.PublisherOptions{Endpoint: s.endpoint("/ws/publisher", s.users), Graph: s.graph, Source: "publisher", Metrics: metrics})
-	subscribers := pubsub.NewSubscribers(pubsub.SubscriberOptions{Endpoint: s.endpoint("/ws/subscriber", s.users), Graph: s.graph, Metrics: metrics})
-	for _, run := range []func(context.Context) error{store.Run, agents.Run, publisher.Run, subscribers.Run} {
+	kept := newArchives(env, s)
+	past := pubsub.SubscriberOptions{Endpoint: s.endpoint("/ws/subscriber", s.users), Graph: s.graph, Metrics: metrics}
+	if kept.topology != nil {
+		past.History = kept.topology
+	}
+	subscribers := pubsub.NewSubscribers(past)
+	listen := ""
+	if flowProtocol(cfg, !cluster.Open()) == agent.FlowUDP {
+		listen = cfg.Analyzer.Listen.String()
+	}
+	var keeper analyzer.Store
+	if kept.flows != nil {
+		keeper = kept.flows
+	}
+	flows := analyzer.NewFlows(analyzer.FlowsOptions{
+		Agents: agents, Listen: listen, Intake: s.endpoint("/ws/agent/flow", cluster), Feed: s.endpoint("/ws/subscriber/flow", s.users),
+		Store: keeper, MaxBuffer: cfg.Analyzer.Flow.MaxBufferSize, Logger: log, Registerer: s.registry,
+	})
+	live, packets := analyzer.NewLiveFlows(agents, log, s.registry), analyzer.NewLivePackets(agents, log, s.registry)
+	imported, err := flowOptions(cfg)
+	if err != nil {
+		return nil, err
+	}
+	o := ondemand.Options{
+		Graph: s.graph, Ask: agents.Request, Away: analyzer.ErrNoAgent, Notify: subscribers.Broadcast, Logger: log, Registerer: s.registry,
+		Watch: func(ctx context.Context, prefix string, fn func(string, []byte, bool)) error {
+			return store.Watch(ctx, prefix, func(e etcd.Event) { fn(e.Key, e.Value, e.Synced) })
+		},
+	}
+	captures, injections := ondemand.NewCaptures(o), ondemand.NewInjections(o)
+	for _, run := range []func(context.Context) error{store.Run, agents.Run, publisher.Run, subscribers.Run, captures.Run, injections.Run} {
 		s.add(run)
 	}
+	s.add(func(ctx context.Context) error { return kept.run(ctx, s.graph, flows.Run) })
+	s.add(func(ctx context.Context) error { return startupCapture(ctx, cfg, store, log) })
 	warnings := analyzerWarnings(cfg, s.users, cluster)
 	for _, w := range warnings {
 		log.Warn(w)
 	}
 	err = s.serve(cfg.Analyzer.Listen, api.Options{
 		Steps:    query.AllSteps,
+		Source:   func() query.Source { return kept.source(s.graph, live, cfg.Flow.Expire) },
 		Store:    store,
+		Engines:  []string{"capture", "injectpacket"},
+		Defaults: resource.Defaults{LayerKeyMode: cfg.Flow.DefaultLayerKeyMode},
+		Views:    map[string]func(resource.Resource, bool) any{"capture": captures.View, "injectpacket": injections.View},
+		Checks: map[string]func(context.Context, resource.Resource) error{
+			"injectpacket": func(ctx context.Context, r resource.Resource) error {
+				return ondemand.CheckInjection(ctx, s.graph.Snapshot(), r)
+			},
+		},
+		Packets: func(ctx context.Context, id string, w io.Writer) error {
+			return streamPackets(ctx, store, packets, id, w)
+		},
+		Pcap:     func(ctx context.Context, r io.Reader) error { return importPcap(ctx, flows, imported, r) },
 		Config:   cfg.Get,
 		Warnings: func() []string { return warnings },
 		Health: func() error {
@@ -90,10 +138,15 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 			"Peers":       func() any { return map[string]any{"Incomers": struct{}{}, "Outgoers": struct{}{}} },
 			"Probes":      func() any { return struct{}{} },
 			"Alerts":      func() any { return map[string]bool{"IsMaster": true} },
-			"Captures":    func() any { return map[string]bool{"IsMaster": true} },
+			"Captures":    func() any { return map[string]bool{"IsMaster": captures.Leading()} },
+			"Flows":       func() any { return flows.Status() },
+			"Archive":     func() any { return kept.status() },
 			"Etcd":        func() any { return store.Status() },
 		},
-		Sockets: map[string]http.Handler{agents.Path(): agents, publisher.Path(): publisher, subscribers.Path(): subscribers},
+		Sockets: map[string]http.Handler{
+			agents.Path(): agents, publisher.Path(): publisher, subscribers.Path(): subscribers,
+			flows.Intake().Path(): flows.Intake(), flows.Feed().Path(): flows.Feed(),
+		},
 	})
 	return s, err
 }
@@ -116,6 +169,9 @@ func etcdServers(cfg *config.Config) []string {
 func analyzerWarnings(cfg *config.Config, users, cluster *auth.Authenticator) (list []string) {
 	if cluster.Open() && !users.Open() && !cfg.Analyzer.Listen.Loopback() {
 		list = append(list, "agents are taken without authentication, beyond loopback: see analyzer.auth.cluster.backend")
+	}
+	if !cluster.Open() && cfg.Flow.Protocol == agent.FlowUDP {
+		list = append(list, openFlows)
 	}
 	if len(cfg.Analyzers) > 1 {
 		list = append(list, "this version does not replicate between analyzers: each shows only the hosts whose agents report to it")

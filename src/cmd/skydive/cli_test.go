@@ -85,7 +85,7 @@ func TestWrongArgs(t *testing.T) {
 	for in, want := range map[string]string{
 		"skydive foo":                                                   `Error: unknown command "foo" for "skydive"; see skydive --help`,
 		"skydive analyser":                                              `Error: unknown command "analyser" for "skydive"; did you mean analyzer?; see skydive --help`,
-		"skydive client foo":                                            `Error: unknown command "foo" for "skydive client"; see skydive client --help`,
+		"skydive client foo":                                            `Error: unknown command "foo" for "skydive client"; did you mean flow?; see skydive client --help`,
 		"skydive client node lst":                                       `did you mean list?`,
 		"skydive --nope":                                                `Error: unknown flag --nope for "skydive"; see skydive --help`,
 		"skydive analyzer --listn :1":                                   `did you mean --listen?`,
@@ -118,6 +118,10 @@ func TestWrongArgs(t *testing.T) {
 		"skydive client injection create --src s --ttl 256":             `--ttl: 256 is too large`,
 		"skydive client capture create --node a --gremlin b":            `Options --node and --gremlin are exclusive`,
 		"skydive client capture create --extra-layer FOO":               `unknown layer "FOO"`,
+		"skydive client flow list --format dot":                         `Error: Invalid output format`,
+		"skydive client flow list G.Flows() G":                          `put it into quotes`,
+		"skydive client flow list --follow G.Flows()":                   `does not go with --follow`,
+		"skydive client capture stream":                                 `Usage: skydive client capture stream [options] ID`,
 	} {
 		got := skydive(t, nil, "", strings.Fields(in)...)
 		if got.code != 1 || !strings.Contains(got.stderr, want) || got.stdout != "" {

@@ -133,7 +133,7 @@ func (env *environment) resourceCommands() []*cli.Command {
 			&cli.Command{Name: "update", Usage: "change alerts", ArgsUsage: "ID…", Flags: alertFlags, Action: env.updateAlerts}),
 		env.crud("capture", "capture", "capture",
 			"skydive client capture create --gremlin \"G.V().Has('Name', 'eth0')\" --bpf 'port 80'",
-			&cli.Command{Flags: captureFlags(), Action: env.createCapture}),
+			&cli.Command{Flags: captureFlags(), Action: env.createCapture}, env.streamCommand()),
 		env.crud("node-rule", "noderule", "node rule",
 			"skydive client node-rule create --action create --node-name tor1 --node-type fabric",
 			&cli.Command{Flags: []cli.Flag{

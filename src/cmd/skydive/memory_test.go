@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"time"
 )
@@ -46,7 +49,7 @@ func TestMemoryComesBack(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- tendMemory(ctx) }()
+	go func() { done <- tendMemory(ctx, analyzerGarbage) }()
 	for tick := time.NewTicker(50 * time.Millisecond); heapNow().held > before+burst/4; {
 		select {
 		case <-tick.C:
@@ -57,6 +60,27 @@ func TestMemoryComesBack(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestProgramIsReturned: what is resident of the program's file becomes less, and the program goes on.
+func TestProgramIsReturned(t *testing.T) {
+	resident := func() (kb int) {
+		t.Helper()
+		text, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, after, _ := strings.Cut(string(text), "RssFile:")
+		if _, err := fmt.Sscan(after, &kb); err != nil {
+			t.Fatal(err)
+		}
+		return kb
+	}
+	before := resident()
+	returnProgram()
+	if after := resident(); after >= before { // by how much depends on how the test was linked
+		t.Errorf("%d kB are resident, %d before", after, before)
 	}
 }
 

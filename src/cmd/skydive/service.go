@@ -118,7 +118,11 @@ func (s *service) run(ctx context.Context) error {
 	}
 	s.log.Info("listening", "address", s.listen.String(), "version", buildVersion())
 	s.add(func(ctx context.Context) error { return s.server.Run(ctx, listener) })
-	s.add(tendMemory)
+	garbage := analyzerGarbage
+	if s.name == "agent" {
+		garbage = agentGarbage
+	}
+	s.add(func(ctx context.Context) error { return tendMemory(ctx, garbage) })
 	return s.group.run(ctx)
 }
 

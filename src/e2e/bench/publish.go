@@ -9,30 +9,38 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 )
 
-// publisher sends messages to /ws/publisher. It is a WebSocket client of RFC 6455 made to cost nothing, since it shares the machine with
+// publisher is a connection to a WebSocket endpoint, by which messages are sent or counted. It is a WebSocket client of RFC 6455 made to cost nothing, since it shares the machine with
 // what it measures: messages are sent as they are, under a mask of zeros.
 type publisher struct {
 	conn net.Conn
 
 	mu  sync.Mutex // a frame is written whole
 	out *bufio.Writer
+
+	received atomic.Int64 // messages
 }
 
 // publish connects as a publisher of the given name, whose elements go when it leaves.
 func (s *service) publish(ctx context.Context, name string) (*publisher, error) {
+	return s.socket(ctx, "/ws/publisher", "bench", name)
+}
+
+// socket connects to an endpoint.
+func (s *service) socket(ctx context.Context, path, clientType, name string) (*publisher, error) {
 	conn, err := s.host.Dial(ctx, "tcp", s.addr)
 	if err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(conn, "GET /ws/publisher HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"+
-		"Sec-WebSocket-Key: c2t5ZGl2ZS1iZW5jaC4uLg==\r\nX-Host-ID: %s\r\nX-Client-Type: bench\r\nX-Persistence-Policy: DeleteOnDisconnect\r\n\r\n", s.addr, name)
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"+
+		"Sec-WebSocket-Key: c2t5ZGl2ZS1iZW5jaC4uLg==\r\nX-Host-ID: %s\r\nX-Client-Type: %s\r\nX-Persistence-Policy: DeleteOnDisconnect\r\n\r\n", path, s.addr, name, clientType)
 	in := bufio.NewReader(conn)
 	res, err := http.ReadResponse(in, nil)
 	if err == nil && res.StatusCode != http.StatusSwitchingProtocols {
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 500))
-		err = fmt.Errorf("connect to /ws/publisher: %s: %s", res.Status, text)
+		err = fmt.Errorf("connect to %s: %s: %s", path, res.Status, text)
 	}
 	if err != nil {
 		conn.Close()
@@ -45,14 +53,16 @@ func (s *service) publish(ctx context.Context, name string) (*publisher, error) 
 
 func (p *publisher) close() { p.conn.Close() }
 
-const text, ping, pong = 1, 9, 10 // opcodes, RFC 6455 §11.8
+const text, binaryData, ping, pong = 1, 2, 9, 10 // opcodes, RFC 6455 §11.8
 
 // send sends text messages, a frame each.
-func (p *publisher) send(messages ...[]byte) error {
+func (p *publisher) send(messages ...[]byte) error { return p.sendAs(text, messages...) }
+
+func (p *publisher) sendAs(opcode byte, messages ...[]byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, m := range messages {
-		if err := p.frame(text, m); err != nil {
+		if err := p.frame(opcode, m); err != nil {
 			return err
 		}
 	}
@@ -91,18 +101,25 @@ func (p *publisher) answer(in *bufio.Reader) {
 			}
 			n = binary.BigEndian.Uint64(long[:])
 		}
+		if head[0]&0x0f != ping {
+			if _, err := in.Discard(int(n)); err != nil {
+				return
+			}
+			if head[0]&0x80 != 0 { // the last frame of a message
+				p.received.Add(1)
+			}
+			continue
+		}
 		payload := make([]byte, n)
 		if _, err := io.ReadFull(in, payload); err != nil {
 			return
 		}
-		if head[0]&0x0f == ping {
-			p.mu.Lock()
-			p.frame(pong, payload)
-			err := p.out.Flush()
-			p.mu.Unlock()
-			if err != nil {
-				return
-			}
+		p.mu.Lock()
+		p.frame(pong, payload)
+		err := p.out.Flush()
+		p.mu.Unlock()
+		if err != nil {
+			return
 		}
 	}
 }

@@ -114,6 +114,19 @@ func (s *service) request(ctx context.Context, gremlin string) (*http.Request, e
 	return req, nil
 }
 
+// get decodes the answer of a path.
+func (s *service) get(path string, into any) error {
+	res, err := s.http.Get("http://" + s.addr + path)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", path, res.Status)
+	}
+	return json.NewDecoder(res.Body).Decode(into)
+}
+
 // take reads an answer to its end.
 func take(res *http.Response, gremlin string, out io.Writer) error {
 	defer res.Body.Close()

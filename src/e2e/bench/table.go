@@ -14,7 +14,7 @@ type benchmark struct {
 // row is one figure with what it is compared to; 0 where there is nothing to compare to.
 type row struct {
 	part      string
-	unit      string // "s", "ms", "MB", "kB", "%", "/s" or "" for a plain number
+	unit      string // "s", "ms", "µs", "MB", "kB", "%", "/s" or "" for a plain number
 	reference float64
 	bar       float64
 }
@@ -60,9 +60,25 @@ func benchmarks() []benchmark {
 		{"P14", "ShortestPathTo across 100k nodes", false, []row{
 			{"random tree", "s", 45, 0.2}, {"chain: all nodes answered", "s", 0, 0}, {"CPU after the client gave up", "s/s", 1, 0.1},
 		}, measurePath},
+		{"P15", "pcapsocket, IMIX, 50k flows", false, []row{{"agent CPU per packet", "µs", 5.0, 0.25}}, measureStream},
+		{"P16", "AF_PACKET, IMIX, 50k flows", false, []row{{"agent CPU per packet", "µs", 4.0, 0.20}, {"lossless", "/s", 200_000, 400_000}}, measureRing},
+		{"P17", "AF_PACKET, 64-byte frames, 50k flows", false, []row{{"agent CPU per packet", "µs", 3.7, 0.18}, {"lossless", "/s", 0, 0}}, measureRingSmall},
+		{"P19", "50k live flows", false, flowRows(280, 70, 15, 5, 229, 5, 257, 20), measureFlows},
+		{"P20", "500k live flows", true, flowRows(2590, 250, 0, 0, 0, 0, 0, 0), measureManyFlows},
+		{"P22", "flow records into the archive", true, []row{{"per CPU second", "/s", 0, 100_000}, {"slice of 10 minutes", "s", 0, 1}, {"disk per record", "B", 0, 0}}, measureArchive},
+		{"P23", "1 KiB messages to 1,000 subscribers", false, []row{{"per CPU second", "/s", 75_000, 300_000}, {"delivered", "/s", 0, 0}}, measureFanOut},
 		{"P24", "all-in-one playbook, binary at hand", true, []row{
 			{"first run", "s", 32, 15}, {"second run", "s", 32, 6}, {"second run: changed", "", 4, 0},
 		}, measurePlaybook},
+	}
+}
+
+// flowRows are what is asked of an agent with many flows: its memory (P19), answers about them (P20), reports of a tick (P21).
+func flowRows(figures ...float64) []row {
+	return []row{
+		{"agent peak RSS", "MB", figures[0], figures[1]},
+		{"Has('Network',…).Limit(10)", "ms", figures[2], figures[3]}, {"Count()", "ms", figures[4], figures[5]}, {"Metrics().Sum()", "ms", figures[6], figures[7]},
+		{"reports lost (P21)", "", 0.14, 0},
 	}
 }
 
