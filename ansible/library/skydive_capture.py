@@ -12,8 +12,6 @@ description:
   - With I(name), the capture of that name is meant. Without, the one with the same I(query), I(type) and I(bpf_filter), which is what an
     analyzer tells captures apart by.
   - A capture cannot be changed while it runs. One that differs is replaced by a new one with a new identifier.
-  - An analyzer that cannot capture, such as that of the first versions, refuses to create one (status 501); the module then fails with that
-    sentence. Listing and removing work.
 options:
   query:
     description: Gremlin expression of the nodes to capture on. Needed unless I(name) says what to remove.

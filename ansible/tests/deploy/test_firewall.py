@@ -182,7 +182,9 @@ class Later(Firewall):
             self.listener(host, 8081)
             self.assertFalse(self.connects(host, 8081), "the old port of %s is open" % host.name)
             self.assertTrue(self.connects(host, 8091), host.name)
+            host.run("systemctl stop skydive-analyzer")  # which takes flows there itself
             self.assertTrue(self.receives(host, 8082), "%s takes no datagrams" % host.name)
+            host.run("systemctl start skydive-analyzer")
         self.assertUnchanged(self.lab.play(lab.PLAYBOOK, self.inventory, variables))
 
 
