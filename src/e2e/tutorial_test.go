@@ -65,7 +65,7 @@ func (b block) matches(got string) bool {
 // asks tells whether the block may be typed again until the answer is there: all that it does is to ask.
 func (b block) asks() bool {
 	for line := range strings.Lines(b.text) {
-		if !strings.HasPrefix(line, "skydive client query ") && !strings.HasPrefix(line, "curl -s ") {
+		if !slices.ContainsFunc([]string{"skydive client query ", "skydive client flow list ", "curl -s "}, func(ask string) bool { return strings.HasPrefix(line, ask) }) {
 			return false
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,7 +67,7 @@ const (
 type Status struct {
 	State          State
 	Reason         string `json:",omitempty"`
-	Since          int64  // ms
+	Since          time.Time
 	Path           string
 	Bytes          int64  // on disk
 	FlowRecords    int64  // reports of flows
@@ -187,7 +189,7 @@ func (a *Archive) run(ctx context.Context) error {
 		select {
 		case <-ended:
 			if s, _ := a.current(); s == Running {
-				a.alive(lock)
+				a.alive(lock, nobody)
 			}
 			return a.close(db)
 		case <-broken: // what still waits for it may do so for ever
@@ -214,7 +216,7 @@ func (a *Archive) keep(ctx context.Context, lock *lock) {
 	for ctx.Err() == nil {
 		a.checkRoom()
 		if s, _ := a.current(); s == Running {
-			a.alive(lock)
+			a.alive(lock, strconv.Itoa(os.Getpid()))
 		}
 		select {
 		case <-tick.C:
@@ -223,8 +225,8 @@ func (a *Archive) keep(ctx context.Context, lock *lock) {
 	}
 }
 
-func (a *Archive) alive(lock *lock) {
-	if err := lock.mark(a.now()); err != nil && a.complaints.due(a.o.Clock()) {
+func (a *Archive) alive(lock *lock, holder string) {
+	if err := lock.mark(holder, a.now()); err != nil && a.complaints.due(a.o.Clock()) {
 		a.log.Warn("The archive could not be marked as alive", "error", err)
 	}
 }
@@ -284,7 +286,7 @@ func (a *Archive) refusal() error {
 // Status is what /api/status shows: a Status.
 func (a *Archive) Status() any {
 	a.mu.Lock()
-	s := Status{State: a.state, Reason: a.reason, Since: a.since.UnixMilli(), Path: a.o.Path}
+	s := Status{State: a.state, Reason: a.reason, Since: a.since, Path: a.o.Path}
 	a.mu.Unlock()
 	total, oldest := a.ledger.total()
 	s.FlowRecords, s.Revisions, s.CounterRecords, s.Oldest = total.reports, total.revisions, total.counters, oldest
@@ -293,8 +295,18 @@ func (a *Archive) Status() any {
 	return s
 }
 
-// read runs fn on the engine, which stays open until it returns.
+// read runs fn on the engine, which stays open until it returns. A question that comes while the archive is being opened waits.
 func (a *Archive) read(ctx context.Context, fn func(ctx context.Context, db *pebble.DB) error) error {
+	if s, _ := a.current(); s == Starting {
+		wait := time.NewTimer(patience)
+		defer wait.Stop()
+		select {
+		case <-a.ready:
+		case <-a.quit:
+		case <-ctx.Done():
+		case <-wait.C:
+		}
+	}
 	a.mu.Lock()
 	db, life := a.db, a.life
 	if db == nil {

@@ -18,7 +18,7 @@ const lockName = "skydive.lock"
 // what was written a minute ago may be lost with the process, unless it is synced, and a sync per second wears disks out.
 type lock struct {
 	file  *os.File
-	alive int64 // ms: what the last process left; 0: there was none
+	alive int64 // ms: until when the last process lived, or may have; 0: there was none
 }
 
 // lockLine is the length of the line: a process, a time and the end of the line.
@@ -64,12 +64,16 @@ func hold(path string) (*lock, error) {
 	if words := lockWords(file); len(words) == 2 {
 		if ms, err := strconv.ParseInt(words[1], 10, 64); err == nil && ms > 0 {
 			l.alive = ms
+			if words[0] != nobody {
+				// Killed: some time within the second after it last said so. What was then is what people ask for.
+				l.alive += aliveEvery.Milliseconds()
+			}
 		}
 	}
 	// Not before the lock is held: a directory in use is not ours to change.
 	err = errors.Join(os.Chmod(path, 0o700), file.Chmod(0o600))
 	if err == nil {
-		if err = l.mark(l.alive); full(err) { // a full disk stops the archive, not its start
+		if err = l.mark(strconv.Itoa(os.Getpid()), l.alive); full(err) { // a full disk stops the archive, not its start
 			err = nil
 		}
 	}
@@ -86,9 +90,12 @@ func lockWords(file *os.File) []string {
 	return strings.Fields(string(line[:n]))
 }
 
-// mark notes that the archive was written at a time.
-func (l *lock) mark(ms int64) error {
-	_, err := l.file.WriteAt(fmt.Appendf(nil, "%-10d %20d\n", os.Getpid(), ms), 0)
+// nobody stands in place of the process once it ended.
+const nobody = "-"
+
+// mark notes that the archive was written at a time, and by whom.
+func (l *lock) mark(holder string, ms int64) error {
+	_, err := l.file.WriteAt(fmt.Appendf(nil, "%-10s %20d\n", holder, ms), 0)
 	return err
 }
 
