@@ -63,6 +63,9 @@ func benchmarks() []benchmark {
 		{"P15", "pcapsocket, IMIX, 50k flows", false, []row{{"agent CPU per packet", "µs", 5.0, 0.25}}, measureStream},
 		{"P16", "AF_PACKET, IMIX, 50k flows", false, []row{{"agent CPU per packet", "µs", 4.0, 0.20}, {"lossless", "/s", 200_000, 400_000}}, measureRing},
 		{"P17", "AF_PACKET, 64-byte frames, 50k flows", false, []row{{"agent CPU per packet", "µs", 3.7, 0.18}, {"lossless", "/s", 0, 0}}, measureRingSmall},
+		{"P18", "decode and count a packet, in process", false, []row{
+			{"1k flows", "ns", 4000, 30}, {"100k flows", "ns", 4000, 45}, {"1M flows", "ns", 4000, 75}, {"allocations per packet", "", 7, 0},
+		}, measureTable},
 		{"P19", "50k live flows", false, flowRows(280, 70, 15, 5, 229, 5, 257, 20), measureFlows},
 		{"P20", "500k live flows", true, flowRows(2590, 250, 0, 0, 0, 0, 0, 0), measureManyFlows},
 		{"P22", "flow records into the archive", true, []row{{"per CPU second", "/s", 0, 100_000}, {"slice of 10 minutes", "s", 0, 1}, {"disk per record", "B", 0, 0}}, measureArchive},
