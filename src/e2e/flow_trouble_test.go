@@ -128,3 +128,38 @@ func TestRootInjectionArrives(t *testing.T) {
 		return nil
 	}))
 }
+
+// TestRootRefusedCaptureIsShown asks for what agents cannot do.
+func TestRootRefusedCaptureIsShown(t *testing.T) {
+	l := newLab(t)
+	an, h := addHost(t, l, "an"), addHost(t, l, "h1")
+	startAnalyzer(t, an, often)
+	agent := startAgent(t, h, an, often)
+	script(t, h, netnsPair)
+	id := capture(t, an, 0, map[string]any{"GremlinQuery": "G.V().Has('Name', 'a1')", "Type": "sflow"})
+	shown := func(want int) {
+		t.Helper()
+		need(t, Until(10*time.Second, func() error {
+			var lists [][]struct{ ID, State, Error string }
+			if err := an.Gremlin(an.analyzerAddr(), "G.V().Has('Captures.State', 'error').Values('Captures')", &lists); err != nil {
+				return err
+			}
+			if len(lists) != want || want > 0 && (len(lists[0]) != 1 || lists[0][0].ID != id || !strings.Contains(lists[0][0].Error, "sflow")) {
+				return fmt.Errorf("%+v", lists)
+			}
+			return nil
+		}))
+	}
+	shown(1)
+	status, text, err := an.Request("GET", an.analyzerAddr(), "/api/capture/"+id, nil)
+	if err != nil || status != 200 || !strings.Contains(string(text), `"State":"error"`) || !strings.Contains(string(text), "a1 on h1: ") {
+		t.Fatal(status, string(text), err)
+	}
+	if status, text, err := an.Request("DELETE", an.analyzerAddr(), "/api/capture/"+id, nil); err != nil || status != 200 {
+		t.Fatal(status, string(text), err)
+	}
+	shown(0)
+	if n := strings.Count(agent.Output(), "WARN"); n != 0 {
+		t.Errorf("%d warnings of the agent, though the analyzer tells: %s", n, agent.Output())
+	}
+}
