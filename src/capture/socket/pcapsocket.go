@@ -89,12 +89,12 @@ func (l *listener) Run(ctx context.Context, up func(field.Object)) error {
 			l.malformed.Add(1)
 			l.request.Log.Warn("Client of a pcap socket sent off", "client", client.RemoteAddr(), "error", err)
 		}
+		client.Close() // tells the client that all is counted
 	}
 }
 
-// serve takes the stream of a client.
+// serve takes the stream of a client, which the caller closes.
 func (l *listener) serve(ctx context.Context, client net.Conn) error {
-	defer client.Close()
 	defer context.AfterFunc(ctx, func() { client.Close() })()
 	p, err := capture.NewPcapReader(client, l.request.SnapLen)
 	if err != nil {
