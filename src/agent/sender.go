@@ -48,7 +48,8 @@ type FlowSender struct {
 	// doubtful is how long it takes to notice a broken connection: what was sent meanwhile may be lost.
 	doubtful time.Duration
 
-	progress atomic.Int64 // when something was sent, ns
+	born     time.Time
+	progress atomic.Int64 // when something was sent, ns since born: that clock never goes back
 
 	mu     sync.Mutex // guards below
 	state  string
@@ -77,6 +78,7 @@ type reach struct {
 const (
 	ahead     = 4 << 20                // bytes that are queued while records are being sent
 	patience  = time.Second            // without progress
+	longAgo   = -1 << 62               // ns; progress that there never was
 	stopTime  = 5 * time.Second        // for captures to end, before they are not waited for any more
 	linger    = 100 * time.Millisecond // how long records wait for more to go with them
 	parting   = 300 * time.Millisecond // of a connection that ends with a farewell
@@ -96,7 +98,8 @@ var errNoAnalyzer = errors.New("no analyzer is connected")
 
 // NewFlowSender returns an inert FlowSender.
 func NewFlowSender(o FlowSenderOptions) (*FlowSender, error) {
-	s := &FlowSender{o: o, state: flowWaiting, reason: errNoAnalyzer.Error(), since: time.Now()}
+	s := &FlowSender{o: o, state: flowWaiting, reason: errNoAnalyzer.Error(), since: time.Now(), born: time.Now()}
+	s.progress.Store(longAgo)
 	s.doubtful = max(0, cmp.Or(o.Dial.Config.PingDelay, 2*time.Second)) + cmp.Or(o.Dial.Config.PongTimeout, 5*time.Second) + time.Second
 	limit := cmp.Or(o.QueueBytes, 64<<20)
 	switch o.Protocol {
@@ -143,7 +146,7 @@ func (s *FlowSender) Flow(f *flow.Flow) {
 
 // moving tells whether records are being sent.
 func (s *FlowSender) moving() bool {
-	return time.Since(time.Unix(0, s.progress.Load())) < patience
+	return time.Since(s.born)-time.Duration(s.progress.Load()) < patience
 }
 
 // wait returns when more may be queued than before, or nothing happens.
@@ -241,11 +244,24 @@ func (s *FlowSender) loop(ctx context.Context, stop, ended <-chan struct{}) {
 			s.queue.giveBack(b, err == nil, to, time.Now())
 			if err == nil {
 				if !late {
-					s.progress.Store(time.Now().UnixNano())
+					s.progress.Store(int64(time.Since(s.born)))
 				}
 				s.metrics.sent.Add(float64(b.flows))
 				s.metrics.sentMessages.Add(float64(len(b.ends)))
 				s.set(flowSending, "")
+				select { // an end must be seen also while there is always more to send
+				case <-stop:
+					stop, stopping = nil, time.After(stopTime)
+				case <-stopping:
+					stopping, late = nil, true
+					s.progress.Store(longAgo)
+				case <-ended:
+					ending, ended = true, nil
+					drained = time.After(drainTime)
+				case <-drained:
+					return
+				default:
+				}
 				continue
 			}
 			s.metrics.errors.Inc()
@@ -285,7 +301,7 @@ func (s *FlowSender) loop(ctx context.Context, stop, ended <-chan struct{}) {
 			stop, stopping = nil, time.After(stopTime)
 		case <-stopping:
 			late = true
-			s.progress.Store(0)
+			s.progress.Store(longAgo)
 		case <-ended:
 			ending, ended = true, nil
 			drained = time.After(drainTime)

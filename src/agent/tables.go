@@ -20,6 +20,9 @@ const (
 	replyLimit = 256 << 20
 	// candidates are how many flows at least are gathered before those that cannot be among the first are let go.
 	candidates = 4096
+	// mostFirst is how many flows one may ask for to be chosen here. A record takes several times the memory that it takes encoded: when more
+	// are wanted, all go to the analyzer, which has to choose among those of all agents anyway.
+	mostFirst = 1 << 16
 )
 
 var errReplyLimit = errors.New("more flows are found than fit into a reply: filter, or limit their number")
@@ -29,16 +32,17 @@ func search[T table](ctx context.Context, tables []T, q *flow.TableQuery, limit 
 	switch s := &q.Search; {
 	case q.Aggregate != nil && s.Addable():
 		return total(ctx, tables, s, *q.Aggregate), ctx.Err()
-	case s.To > 0 && (s.Sort || s.Dedup):
+	case s.To > 0 && s.To <= mostFirst && (s.Sort || s.Dedup):
 		return first(ctx, tables, s, limit)
 	}
+	enough := q.Search.To > 0 && !q.Search.Sort && !q.Search.Dedup // so many flows will do, whichever
 	r := &flow.TableReply{Status: http.StatusOK}
 	size := 0
 	for _, t := range tables {
 		var set set
 		each(ctx, t, q.Search.Filter, func(f *flow.Flow) bool {
 			set.add(f)
-			return (q.Search.To <= 0 || set.flows < q.Search.To) && size+len(set.data) <= limit
+			return (!enough || set.flows < q.Search.To) && size+len(set.data) <= limit
 		})
 		if size += len(set.data); size > limit {
 			return nil, errReplyLimit

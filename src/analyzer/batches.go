@@ -30,10 +30,14 @@ func signal(c chan struct{}) {
 	}
 }
 
-// put queues all of flows or, when there is no room until patience is over, none; nil: no patience.
+// put queues all of flows or, when there is no room until patience is over, none; nil: no patience. After close it queues nothing.
 func (b *batches) put(flows []*flow.Flow, patience <-chan time.Time) bool {
 	for waited := false; ; waited = true {
 		b.mu.Lock()
+		if b.closed {
+			b.mu.Unlock()
+			return false
+		}
 		if len(b.flows)+len(flows) <= b.limit || len(b.flows) == 0 {
 			b.flows = append(b.flows, flows...)
 			wake := len(b.flows) >= b.waiting
@@ -99,6 +103,12 @@ func (b *batches) length() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.flows)
+}
+
+func (b *batches) over() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closed
 }
 
 func (b *batches) close() {

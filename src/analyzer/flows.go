@@ -60,7 +60,6 @@ const (
 	storeBatch   = 10000                  // flows that the store is given at once, at most
 	storeEnough  = 1000                   // flows that it is given without waiting for more
 	storeDelay   = time.Second            // how long fewer wait for more
-	storePause   = time.Second            // after an error
 	intakeWait   = 500 * time.Millisecond // how long an agent on WebSocket is made to wait for room
 	maxFlowFrame = 16 << 20               // bytes of one message
 )

@@ -30,14 +30,15 @@ func (f *Flows) Import(ctx context.Context, read func(emit func(*flow.Flow)) err
 		return err
 	}
 	var data []byte
+	whole := true
 	give := func() {
 		if len(data) > 0 {
-			f.deliver(ctx, data)
+			whole = f.deliver(ctx, data) && whole
 			data = data[:0]
 		}
 	}
 	err := read(func(r *flow.Flow) {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || !whole {
 			return
 		}
 		if data = flow.AppendMessageFlow(data, r); len(data) >= importBytes {
@@ -50,6 +51,8 @@ func (f *Flows) Import(ctx context.Context, read func(emit func(*flow.Flow)) err
 		return err
 	case ctx.Err() != nil:
 		return fmt.Errorf("import flows: %w", ctx.Err())
+	case !whole:
+		return &RefusedError{http.StatusServiceUnavailable, "the service ends: only a part of the flows was taken"}
 	}
 	return f.importable()
 }
@@ -68,26 +71,30 @@ func (f *Flows) importable() error {
 	return nil
 }
 
-// deliver queues encoded records, as long as that takes.
-func (f *Flows) deliver(ctx context.Context, data []byte) {
+// deliver queues encoded records, as long as that takes; false: not all were queued where they are to go.
+func (f *Flows) deliver(ctx context.Context, data []byte) bool {
 	var m flow.Message
 	if err := m.UnmarshalProto(data); err != nil { // we have just written it
 		f.metrics.invalid.Inc()
-		return
+		return false
 	}
 	f.metrics.received.Add(float64(len(m.Flows)))
 	put := func(b *batches) bool {
 		for !b.put(m.Flows, time.After(f.wait)) {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || b.over() {
 				return false
 			}
 		}
 		return true
 	}
+	whole := true
 	if f.feed.listeners() > 0 && !put(f.told) {
 		f.metrics.lostFeed.Add(float64(len(m.Flows)))
+		whole = false
 	}
 	if f.stored != nil && !put(f.stored) {
 		f.metrics.lostFull.Add(float64(len(m.Flows)))
+		whole = false
 	}
+	return whole
 }

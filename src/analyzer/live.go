@@ -45,9 +45,33 @@ func NewLiveFlows(a *Agents, log *slog.Logger, reg prometheus.Registerer) *LiveF
 	return l
 }
 
+// maxLive is how many flows of all agents together are taken for one answer: each takes up to a kilobyte while it is made.
+const maxLive = 1 << 20
+
+type tooMany struct{}
+
+func (tooMany) Error() string {
+	return fmt.Sprintf("more than %d flows are found: narrow it down with Has or Limit, or count them", maxLive)
+}
+
+// Usage tells that it is up to who asks.
+func (tooMany) Usage() bool { return true }
+
 // Flows returns the flows that s asks for, of hosts or, when that is nil, of all that are connected. Hosts that did not answer are
-// missing: named, and no error.
+// missing: named, and no error. When there may be too many to gather they are counted first.
 func (l *LiveFlows) Flows(ctx context.Context, hosts []string, s *flow.Search) (flows []*flow.Flow, missing []string, err error) {
+	if hosts == nil {
+		hosts = l.agents.Hosts()
+	}
+	if s.To <= 0 || s.To > maxLive/int64(len(hosts)+1) {
+		t, _, err := l.Total(ctx, hosts, &flow.Search{Filter: s.Filter}, flow.Aggregate{})
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case t.Count > maxLive:
+			return nil, nil, tooMany{}
+		}
+	}
 	answers, missing, err := l.ask(ctx, hosts, &flow.TableQuery{Search: *s.Part()})
 	if err != nil {
 		return nil, nil, err

@@ -5,7 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"slices"
 	"time"
 
 	"skydive/src/flow"
@@ -137,7 +136,7 @@ func writePcap(w http.ResponseWriter, result query.Result) error {
 	}
 	var packets []flow.RawPacket
 	for _, l := range lists {
-		packets = slices.Concat(packets, l.Packets)
+		packets = append(packets, l.Packets...)
 	}
 	return flow.WritePcap(w, packets)
 }

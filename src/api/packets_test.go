@@ -121,6 +121,24 @@ func TestLivePacketsThatCannotBeHad(t *testing.T) {
 	}
 }
 
+// TestPacketsOfFlowsAreGuarded: what packets hold is for those who may see packets, however they ask.
+func TestPacketsOfFlowsAreGuarded(t *testing.T) {
+	s := newServer(t, map[string]string{"admin": "a", "bob": "b"}, nil)
+	const admin, bob = "Authorization: Basic YWRtaW46YQ==", "Authorization: Basic Ym9iOmI="
+	for _, query := range []string{"G.Flows().RawPackets()", "G.Flows().RawPackets().BPF('tcp')", "G.Flows( ) . RawPackets ( )"} {
+		body := `{"GremlinQuery": "` + query + `"}`
+		if resp, _ := s.do(t, http.MethodPost, "/api/topology", body, bob); resp.StatusCode != http.StatusMethodNotAllowed {
+			t.Errorf("%s of a guest: %s", query, resp.Status)
+		}
+		if resp, _ := s.do(t, http.MethodPost, "/api/topology", body, admin); resp.StatusCode == http.StatusMethodNotAllowed {
+			t.Errorf("%s of an administrator: %s", query, resp.Status)
+		}
+	}
+	if resp, text := s.do(t, http.MethodPost, "/api/topology", `{"GremlinQuery": "G.V().Count()"}`, bob); resp.StatusCode != http.StatusOK {
+		t.Errorf("a guest: %s %s", resp.Status, text)
+	}
+}
+
 type busy struct{ error }
 
 func (busy) Status() int { return http.StatusInsufficientStorage }

@@ -67,6 +67,21 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	run := func(w http.ResponseWriter, r *http.Request) error { return s.run(w, r, plan) }
+	if asksPackets(plan) {
+		return s.guarded("capture", "rawpackets", run)(w, r)
+	}
+	return run(w, r)
+}
+
+// asksPackets tells whether a query may hand out what is in packets, or go by it.
+func asksPackets(p *query.Plan) bool {
+	text := p.String()
+	return strings.Contains(text, "RawPackets(") || strings.Contains(text, "LastRawPackets")
+}
+
+// run answers a query.
+func (s *Server) run(w http.ResponseWriter, r *http.Request, plan *query.Plan) error {
 	ctx := r.Context()
 	source := s.Source()
 	var missing []string

@@ -188,13 +188,31 @@ func ReadPcap(ctx context.Context, r io.Reader, o flow.Options, emit func(*flow.
 		if batch, err = p.Next(); err != nil {
 			break
 		}
-		table.Packets(batch)
-		if t := time.Unix(0, batch[len(batch)-1].Time); t.After(now) {
-			now = t
-		}
-		if now.Sub(ticked) >= tickEvery {
-			table.Tick(now, emit)
-			ticked = now
+		for len(batch) > 0 { // a batch may span hours
+			if t := time.Unix(0, batch[0].Time); t.Sub(ticked) >= tickEvery {
+				if last := ticked; !last.IsZero() {
+					// What falls due in the silence before t: reports, then the end of flows (see Tick: after one to two times Expire).
+					for _, after := range []time.Duration{o.Update, o.Expire, 2 * o.Expire} {
+						if at := last.Add(after); at.Before(t) && at.After(ticked) {
+							table.Tick(at, emit)
+							ticked = at
+						}
+					}
+				}
+				table.Tick(t, emit)
+				now, ticked = t, t
+			}
+			n := 1
+			for n < len(batch) && batch[n].Time-ticked.UnixNano() < int64(tickEvery) {
+				n++
+			}
+			table.Packets(batch[:n])
+			for _, packet := range batch[:n] {
+				if t := time.Unix(0, packet.Time); t.After(now) {
+					now = t
+				}
+			}
+			batch = batch[n:]
 		}
 		if err = ctx.Err(); err != nil {
 			break

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	"skydive/src/flow"
 	"skydive/src/wire"
@@ -14,8 +15,13 @@ import (
 // QueryFlows asks a Gremlin question whose answer is flows.
 func (c *Client) QueryFlows(ctx context.Context, gremlin string) ([]*flow.Flow, error) {
 	var flows []*flow.Flow
-	err := c.QueryInto(ctx, gremlin, &flows)
-	return flows, err
+	if err := c.QueryInto(ctx, gremlin, &flows); err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(flows, func(f *flow.Flow) bool { return f == nil || f.UUID == "" }) {
+		return nil, fmt.Errorf("the answer to %s is not flows", gremlin)
+	}
+	return flows, nil
 }
 
 // FollowFlows calls handle with flows as agents report them – all, or those of one capture –, until ctx ends, handle returns an error,

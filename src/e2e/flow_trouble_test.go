@@ -163,3 +163,20 @@ func TestRootRefusedCaptureIsShown(t *testing.T) {
 		t.Errorf("%d warnings of the agent, though the analyzer tells: %s", n, agent.Output())
 	}
 }
+
+// TestRootArchiveIsHeldByOne starts a second analyzer on the archive of the first: it says who is in the way, and ends.
+func TestRootArchiveIsHeldByOne(t *testing.T) {
+	l := newLab(t)
+	h := addHost(t, l, "h1")
+	first := startAnalyzer(t, h, "storage: {disk: {driver: disk, path: "+h.Dir+"/archive}}\n")
+	second, err := h.Start(fmt.Sprintf("host_id: h2\nanalyzer: {listen: 127.0.0.1:9082}\netcd: {data_dir: %s/etcd2, listen: 127.0.0.1:22379}\n"+
+		"storage: {disk: {driver: disk, path: %s/archive}}\n", h.Dir, h.Dir), "analyzer")
+	need(t, err)
+	if err := second.Wait(20 * time.Second); err == nil {
+		t.Error("the second one ends well")
+	}
+	if text := second.Output(); !strings.Contains(text, "archive "+h.Dir+"/archive is in use by process ") {
+		t.Error(text)
+	}
+	need(t, first.alive(nil))
+}

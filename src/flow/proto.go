@@ -11,7 +11,11 @@ import (
 // maxElements bounds the lists inside one record: an element takes up to a hundred times the memory that it takes on the wire.
 const maxElements = 4096
 
+// maxMessage bounds the flows of a Message: an empty one takes two bytes on the wire and several hundred in memory.
+const maxMessage = 1 << 16
+
 var errTooMany = fmt.Errorf("more than %d elements in a list of a flow record", maxElements)
+var errMessage = fmt.Errorf("more than %d flows in a message", maxMessage)
 
 // Message is what agents send to an analyzer: flows, or the counters of a capture.
 type Message struct {
@@ -74,6 +78,9 @@ func (m *Message) UnmarshalProto(b []byte) error {
 	return eachField(b, func(num protowire.Number, _ uint64, data []byte) error {
 		switch {
 		case num == 1 && data != nil:
+			if len(m.Flows) == maxMessage {
+				return errMessage
+			}
 			f, err := decodeFlow(data)
 			m.Flows = append(m.Flows, f)
 			return err

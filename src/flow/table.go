@@ -150,14 +150,14 @@ func (t *Table) Len() int {
 func (t *Table) Packets(batch []Packet) {
 	for len(batch) > 0 {
 		n := min(len(batch), lockedPackets)
-		t.mu.Lock()
 		t.packets(batch[:n])
-		t.mu.Unlock()
 		batch = batch[n:]
 	}
 }
 
 func (t *Table) packets(batch []Packet) {
+	t.mu.Lock()
+	defer t.mu.Unlock() // also when a packet makes it panic: others go on with the table
 	t.counts.Packets += int64(len(batch))
 	for len(batch) > 0 {
 		n := min(len(batch), batchSize)

@@ -201,7 +201,7 @@ func (f *forger) segment(b []byte) []byte {
 
 // advance makes the packet after this one different as asked for.
 func (f *forger) advance() {
-	f.grow(int(f.r.IncrementPayload))
+	f.grow(int(min(f.r.IncrementPayload, maxIP))) // after the last packet it may be more than any packet holds
 	if f.r.Mode != "random" {
 		return
 	}

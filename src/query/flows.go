@@ -1,6 +1,7 @@
 package query
 
 import (
+	"errors"
 	"maps"
 	"slices"
 
@@ -96,6 +97,9 @@ func fetchFlows(q question) applier {
 		search := q.Search
 		search.Filter = flow.And(q.filter, own)
 		most := int64(r.src.Limit/flowWeight) + 1
+		if !r.hold(int(min(search.From, most)) * flowWeight) { // what is skipped must be gathered too
+			return nil, r.err
+		}
 		if !named {
 			search = flow.Search{Filter: q.filter, To: most}
 		} else if search.To == 0 || search.To-search.From > most {
@@ -138,6 +142,12 @@ func (r *run) ask(hosts []string, s *flow.Search) ([]*flow.Flow, error) {
 		return found, r.archived(err)
 	}
 	found, missing, err := r.src.Flows.Flows(r.ctx, hosts, s)
+	if usage, ok := errors.AsType[interface {
+		error
+		Usage() bool
+	}](err); ok && usage.Usage() {
+		return nil, &Error{Err: err}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package resource
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -67,6 +68,12 @@ func (c *Capture) Validate() error {
 	}
 	if c.LayerKeyMode != "" && c.LayerKeyMode != "L2" && c.LayerKeyMode != "L3" {
 		faults = append(faults, fault("LayerKeyMode", "Not a valid layer key mode"))
+	}
+	if c.Port < 0 || c.Port > math.MaxUint16 {
+		faults = append(faults, fault("Port", "A valid port is >= 0 && <= 65535"))
+	}
+	if c.ExtraLayers < 0 || c.ExtraLayers > math.MaxUint8 {
+		faults = append(faults, fault("ExtraLayers", "Not a valid set of layers"))
 	}
 	if c.Target != "" && !isHostPort(c.Target, c.TargetType == "erspanv1") {
 		faults = append(faults, fault("Target", "Not a valid address"))

@@ -1,7 +1,9 @@
 package resource
 
 import (
+	"bytes"
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -26,6 +28,9 @@ type Injection struct {
 	Pcap             []byte    // a pcap file to send instead
 	TTL              uint8
 }
+
+// maxPayload is what fits an IPv6 packet beside the UDP header.
+const maxPayload = math.MaxUint16 - 8
 
 // SetDefaults sets StartTime.
 func (p *Injection) SetDefaults(d Defaults) { p.StartTime = d.Now.UTC() }
@@ -52,6 +57,13 @@ func (p *Injection) Validate() error {
 	}
 	if !slices.Contains([]string{"", "unique", "random"}, p.Mode) {
 		faults = append(faults, errors.New("given mode is not supported"))
+	}
+	if len(p.Payload) > maxPayload {
+		faults = append(faults, fault("Payload", "fits no IP packet"))
+	}
+	if magics := []string{"\xd4\xc3\xb2\xa1", "\xa1\xb2\xc3\xd4", "\x4d\x3c\xb2\xa1", "\xa1\xb2\x3c\x4d"}; len(p.Pcap) > 0 &&
+		!slices.ContainsFunc(magics, func(m string) bool { return bytes.HasPrefix(p.Pcap, []byte(m)) }) {
+		faults = append(faults, fault("Pcap", "Not a pcap file (pcapng is not read)"))
 	}
 	if p.IncrementPayload < 0 {
 		faults = append(faults, fault("IncrementPayload", "must not be negative"))

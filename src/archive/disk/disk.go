@@ -59,7 +59,7 @@ const (
 	Starting State = "starting" // not opened yet
 	Running  State = "running"
 	Stopped  State = "stopped" // writes nothing until there is room
-	Failed   State = "failed"  // writes nothing until it is opened anew
+	Failed   State = "failed"  // writes nothing, or no more of the graph, until it is opened anew
 	Closed   State = "closed"
 )
 
@@ -106,8 +106,11 @@ type Archive struct {
 	state   State
 	reason  string
 	since   time.Time
-	halted  chan struct{} // closed while nothing is written
-	fatal   string        // what the engine said last
+
+	blind      string // why the graph is not followed any more
+	blindSince time.Time
+	halted     chan struct{} // closed while nothing is written
+	fatal      string        // what the engine said last
 
 	ledger ledger
 	graph  position
@@ -260,6 +263,14 @@ func (a *Archive) set(s State, reason string) {
 	}
 }
 
+// unfollow notes that the graph is not followed any more. Flows still are archived.
+func (a *Archive) unfollow(reason string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.blind, a.blindSince = reason, a.o.Clock()
+	a.log.Error("The topology is not archived any more", "reason", reason, "path", a.o.Path)
+}
+
 // stop returns a channel that is closed while nothing is written.
 func (a *Archive) stop() <-chan struct{} {
 	a.mu.Lock()
@@ -287,6 +298,9 @@ func (a *Archive) refusal() error {
 func (a *Archive) Status() any {
 	a.mu.Lock()
 	s := Status{State: a.state, Reason: a.reason, Since: a.since, Path: a.o.Path}
+	if a.blind != "" && s.State == Running {
+		s.State, s.Reason, s.Since = Failed, a.blind, a.blindSince
+	}
 	a.mu.Unlock()
 	total, oldest := a.ledger.total()
 	s.FlowRecords, s.Revisions, s.CounterRecords, s.Oldest = total.reports, total.revisions, total.counters, oldest

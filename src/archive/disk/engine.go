@@ -115,7 +115,7 @@ func (a *Archive) engine() *pebble.Options {
 		MemTableStopWritesThreshold: 3,
 		MaxOpenFiles:                256,
 		FormatMajorVersion:          pebble.FormatNewest,
-		FS:                          &patient{a.fs, a.waitForRoom, a.lost},
+		FS:                          &patient{a.fs, a.o.Path, a.waitForRoom, a.lost},
 		Logger:                      logger{a},
 		FlushDelayDeleteRange:       time.Second,
 		EventListener: &pebble.EventListener{

@@ -126,7 +126,7 @@ func (a *Archive) Flows(ctx context.Context, from, to time.Time, s *flow.Search)
 func (a *Archive) flows(ctx context.Context, db *pebble.DB, low, high int64, s *flow.Search) ([]*flow.Flow, error) {
 	part := s.Part()
 	keep := int64(math.MaxInt64)
-	if s.To > 0 {
+	if s.To > 0 && s.To < maxFlows { // of more, there is no room for twice as many
 		keep = 2*s.To + chunk
 	}
 	var found []*flow.Flow

@@ -130,7 +130,10 @@ func (a *Archive) Follow(ctx context.Context, g *graph.Graph) error {
 				return nil
 			}
 		default:
-			return err
+			// What cannot be read, or written, is the end of the graph's history and of nothing else.
+			a.unfollow("changes of the graph cannot be archived: " + err.Error() + "; see to it, then restart")
+			<-ctx.Done()
+			return nil
 		}
 	}
 }

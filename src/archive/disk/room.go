@@ -15,6 +15,7 @@ import (
 // to read.
 type patient struct {
 	vfs.FS
+	dir  string
 	wait func(error) bool
 	lost func(error)
 }
@@ -28,8 +29,12 @@ func (p *patient) retry(step func() error) error {
 	for {
 		err := step()
 		switch {
-		case err == nil, errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrExist):
+		case err == nil, errors.Is(err, os.ErrExist):
 			return err
+		case errors.Is(err, os.ErrNotExist):
+			if _, gone := p.FS.Stat(p.dir); gone == nil {
+				return err // of a file; without its directory there is no archive
+			}
 		case full(err) && p.wait(err):
 			continue
 		}

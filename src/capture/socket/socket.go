@@ -63,14 +63,15 @@ type tap struct {
 }
 
 // Run implements capture.Source.
-func (t *tap) Run(ctx context.Context, up func(field.Object)) error {
+func (t *tap) Run(ctx context.Context, up func(field.Object)) (err error) {
 	r, err := t.open()
 	if err != nil {
 		return err
 	}
 	t.ring.Store(r)
+	defer func() { err = errors.Join(err, r.close()) }() // also after a panic, which is not the end of the agent
 	up(nil)
-	return errors.Join(r.run(ctx, t.request.Intake), r.close())
+	return r.run(ctx, t.request.Intake)
 }
 
 // open opens the ring in the namespace of the node.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -188,16 +189,20 @@ func (env *environment) streamCapture(c *cli.Context) error {
 		return err
 	}
 	defer packets.Close()
-	var out io.Writer = env.Stdout
-	if name := c.String("output"); name != "" {
-		file, err := os.Create(name)
-		if err != nil {
-			return fmt.Errorf("write packets: %w", err)
-		}
-		defer file.Close()
-		out = file
+	name := c.String("output")
+	if name == "" {
+		return copyPackets(c.Context, env.Stdout, packets)
 	}
-	if _, err := io.Copy(out, packets); err != nil && c.Context.Err() == nil {
+	file, err := os.Create(name)
+	if err != nil {
+		return fmt.Errorf("write packets: %w", err)
+	}
+	return errors.Join(copyPackets(c.Context, file, packets), file.Close())
+}
+
+// copyPackets ends well when it is interrupted.
+func copyPackets(ctx context.Context, to io.Writer, packets io.Reader) error {
+	if _, err := io.Copy(to, packets); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("stream packets: %w", err)
 	}
 	return nil

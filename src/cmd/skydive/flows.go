@@ -120,7 +120,8 @@ func newArchives(env *environment, s *service) archives {
 	return archives{topology: get(cfg.Analyzer.Topology.Backend), flows: get(cfg.Analyzer.Flow.Backend)}
 }
 
-// run runs the archives, and the flows that go into them, which end first: what was taken from agents is kept.
+// run runs the archives, and the flows that go into them, which end first: what was taken from agents is kept. An archive that cannot be
+// opened, or fails to end, ends all.
 func (a archives) run(ctx context.Context, g *graph.Graph, flows func(context.Context) error) error {
 	open, closeAll := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeAll()
@@ -128,8 +129,11 @@ func (a archives) run(ctx context.Context, g *graph.Graph, flows func(context.Co
 	for _, archive := range a.distinct() {
 		all.add(archive.Run)
 	}
-	all.add(func(context.Context) error {
+	all.add(func(opened context.Context) error {
 		defer closeAll()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(opened, cancel)()
 		var both group
 		both.add(flows)
 		if a.topology != nil {
