@@ -149,10 +149,10 @@ func TestForgetBySize(t *testing.T) {
 				now := w.clock.ms.Load()
 				var flows []*flow.Flow
 				last = last[:0]
-				for range 800 {
+				for range 100 {
 					n++
 					f := sample(n, now)
-					data := make([]byte, 0, 1200) // does not compress
+					data := make([]byte, 0, 9600) // does not compress
 					for len(data) < cap(data) {
 						data = binary.BigEndian.AppendUint64(data, rng.Uint64())
 					}
@@ -182,7 +182,7 @@ func TestForgetBySize(t *testing.T) {
 			if err != nil || len(packets) < len(found)*9/10 {
 				t.Errorf("packets of %d of %d flows: %v", len(packets), len(found), err)
 			}
-			if bytes := int64(len(found)) * 1200; bytes < most/4 || bytes > most {
+			if bytes := int64(len(found)) * 9600; bytes < most/4 || bytes > most {
 				t.Errorf("%d flows are kept", len(found))
 			}
 			// What is in the graph is known whatever its age.

@@ -142,7 +142,7 @@ func TestTotals(t *testing.T) {
 	begin := end - 3*hour
 	a, _ := opened(t, Options{})
 	var reports []*flow.Flow
-	for n := range uint64(2000) {
+	for n := range uint64(700) {
 		at := begin + rng.Int64N(3*hour)
 		f := sample(n+1, at)
 		f.Start = at
