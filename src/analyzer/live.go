@@ -63,19 +63,24 @@ func (l *LiveFlows) Flows(ctx context.Context, hosts []string, s *flow.Search) (
 	if hosts == nil {
 		hosts = l.agents.Hosts()
 	}
+	var silent []string
 	if s.To <= 0 || s.To > maxLive/int64(len(hosts)+1) {
-		t, _, err := l.Total(ctx, hosts, &flow.Search{Filter: s.Filter}, flow.Aggregate{})
+		t, missing, err := l.Total(ctx, hosts, &flow.Search{Filter: s.Filter}, flow.Aggregate{})
 		switch {
 		case err != nil:
 			return nil, nil, err
 		case t.Count > maxLive:
 			return nil, nil, tooMany{}
 		}
+		// Who did not answer this is not waited for again.
+		silent = missing
+		hosts = slices.DeleteFunc(slices.Clone(hosts), func(host string) bool { return slices.Contains(silent, host) })
 	}
 	answers, missing, err := l.ask(ctx, hosts, &flow.TableQuery{Search: *s.Part()})
 	if err != nil {
 		return nil, nil, err
 	}
+	missing = append(silent, missing...)
 	for _, a := range answers {
 		flows = append(flows, a.flows...)
 	}
