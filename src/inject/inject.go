@@ -233,8 +233,9 @@ func (m *Manager) publish(nodeID string) {
 	for _, i := range m.running {
 		if i.node == nodeID && i.shown != nil {
 			shown, err := i.shown.Set("PacketCount", int64(i.sent.Load()))
-			if err != nil {
-				panic("inject: " + err.Error()) // a key of one level
+			if err != nil { // not of a key of one level; if ever, the rest is still true
+				m.o.Logger.Error("The count of an injection cannot be shown", "error", err)
+				shown = i.shown
 			}
 			list = append(list, shown)
 		}

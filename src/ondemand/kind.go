@@ -54,6 +54,7 @@ func (k *kind) orphan(id string) stored {
 	return stored{id: id, resource: r, json: text}
 }
 
+// kindOf finds a kind by a name that stands in this file: without it there is no engine to make.
 func kindOf(name string) resource.Kind {
 	for _, k := range resource.Kinds() {
 		if k.Name == name {
