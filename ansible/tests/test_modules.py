@@ -55,7 +55,8 @@ class Analyzer:
         self.address = "127.0.0.1:%d" % self.port
         file = directory / ("analyzer-%d.yml" % self.port)
         file.write_text(json.dumps({**config, "host_id": "a1", "analyzer.listen": self.address, "etcd.listen": "127.0.0.1:%d" % self.etcd,
-                                    "etcd.data_dir": str(directory / ("etcd-%d" % self.port))}))
+                                    "etcd.data_dir": str(directory / ("etcd-%d" % self.port)),
+                                    "storage.disk.path": str(directory / ("archive-%d" % self.port))}))
         self.log = open(file.with_suffix(".log"), "w+")
         self.process = subprocess.Popen([BINARY, "analyzer", "--conf", file], stdout=self.log, stderr=self.log)
 
