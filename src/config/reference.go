@@ -35,7 +35,7 @@ func Reference(w io.Writer) error {
 		status Status
 		text   string
 	}{
-		{Later, "## Known, not in this version\n\nSetting one of these is warned about, with exceptions: a service refuses to start with `tls` keys or with a storage other than disk and memory, because it would be less safe or keep less than you asked for, and where users are to be authenticated by keystone nobody is let in.\n\n"},
+		{Later, "## Known, not in this version\n\nSetting one of these is warned about, with one exception: a service refuses to start with a storage other than disk and memory, because it would keep less than you asked for.\n\n"},
 		{NoEffect, "## Known, without effect\n\nAccepted because files of the public Skydive have them.\n\n"},
 		{NotSupported, "## Not supported\n\nThese belong to parts of the public Skydive that are not rebuilt.\n\n"},
 	} {

@@ -22,18 +22,6 @@ const esExcluded = "[Metadata.*.Extra, Metadata.Container.Labels, Metadata.Conta
 // reserved are the known keys that no code of this version reads. A key leaves
 // this list when the code that reads it enters.
 var reserved = []Key{
-	{Name: "tls.ca_cert", Kind: String, Status: Later, Doc: "Certificates of the authorities that signed the peers' certificates."},
-	{Name: "tls.client_cert", Kind: String, Status: Later, Doc: "Certificate shown to servers."},
-	{Name: "tls.client_key", Kind: String, Status: Later, Doc: "Private key of client_cert."},
-	{Name: "tls.server_cert", Kind: String, Status: Later, Doc: "Certificate of this server."},
-	{Name: "tls.server_key", Kind: String, Status: Later, Doc: "Private key of server_cert."},
-	{Name: "tls.require_client_cert", Kind: Bool, Default: "false", Status: Later, Doc: "Refuse clients that show no certificate."},
-
-	{Name: "auth.<name>.auth_url", Kind: String, Status: Later, Doc: "URL of Keystone (type keystone)."},
-	{Name: "auth.<name>.tenant_name", Kind: String, Default: "admin", Status: Later, Doc: "Project that users must belong to (type keystone)."},
-	{Name: "auth.<name>.ca_cert", Kind: String, Status: Later, Doc: "Certificates of the authorities that signed Keystone's certificate; the system's when unset."},
-	{Name: "auth.<name>.domain_name", Kind: String, Default: "Default", Status: Later, Doc: "Domain that users must belong to (type keystone)."},
-
 	{Name: "agent.flow.sflow.bind_address", Kind: String, Default: "127.0.0.1", Status: Later, Doc: "Address of the sFlow collectors."},
 	{Name: "agent.flow.sflow.port_min", Kind: Int, Default: "6345", Status: Later, Doc: "First port of the sFlow collectors."},
 	{Name: "agent.flow.sflow.port_max", Kind: Int, Default: "6355", Status: Later, Doc: "Last port of the sFlow collectors."},
@@ -102,8 +90,6 @@ var reserved = []Key{
 	{Name: "analyzer.topology.ovn.cert", Kind: String, Status: Later, Doc: "Certificate shown to OVN."},
 	{Name: "analyzer.topology.ovn.key", Kind: String, Status: Later, Doc: "Private key of cert."},
 	{Name: "analyzer.topology.ovn.cacert", Kind: String, Status: Later, Doc: "Authorities that signed OVN's certificate."},
-	{Name: "analyzer.cluster", Kind: String, Status: Later, Doc: "Name of this cluster of analyzers."},
-	{Name: "analyzer.peers", Kind: Map, Default: "{}", Secret: true, Status: Later, Doc: "Map of cluster names to {endpoints, publish_filter, subscribe_filter, username, password}."},
 
 	{Name: "http.rest.debug", Kind: Bool, Default: "false", Status: NoEffect, Doc: "Requests are logged at level DEBUG."},
 	{Name: "http.ws.enable_write_compression", Kind: Bool, Default: "true", Status: NoEffect, Doc: "WebSocket messages are not compressed."},

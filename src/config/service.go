@@ -32,10 +32,19 @@ func (c *Config) refusals(services ...string) (problems []Problem) {
 	refuse := func(key, message string) {
 		problems = append(problems, Problem{Severity: Refusal, Source: c.values[key].source, Key: key, Message: message})
 	}
-	for _, name := range c.order {
-		if v := c.values[name]; strings.HasPrefix(name, "tls.") && v.v != "" && v.v != false {
-			refuse(name, name+" is set, but TLS comes with a later version; refusing to serve clear text")
+	for _, pair := range [][2]string{{"tls.server_cert", "tls.server_key"}, {"tls.client_cert", "tls.client_key"}} {
+		for i, name := range pair {
+			if c.set(name) && !c.set(pair[1-i]) {
+				refuse(name, name+" is set, and "+pair[1-i]+" is not: they go together")
+			}
 		}
+	}
+	switch {
+	case c.set("tls.server_cert") || c.set("tls.client_cert"):
+	case c.set("tls.ca_cert"):
+		refuse("tls.ca_cert", "tls.ca_cert is set, and no certificate is: nothing would be encrypted (tls.server_cert, tls.client_cert)")
+	case c.TLS.RequireClientCert:
+		refuse("tls.require_client_cert", "tls.require_client_cert is set, and TLS is not (tls.ca_cert, tls.server_cert, tls.server_key)")
 	}
 	if _, _, _, err := c.Flow.Applications(); err != nil {
 		key, message, _ := strings.Cut(err.Error(), ": ")
@@ -54,9 +63,8 @@ func (c *Config) refusals(services ...string) (problems []Problem) {
 				refuse(key, "No htpassword provider set, you set either file or inline sections (auth."+lower(name)+")")
 			}
 		case ok && kind == "keystone":
-			// Users are not let in before that version, but agents go on reporting; without a way in for them there is no service.
-			if key == "analyzer.auth.cluster.backend" {
-				refuse(key, "authentication by keystone comes with a later version (auth."+lower(name)+"), and is for users only")
+			if section.AuthURL == "" {
+				refuse(key, "Authentication URL empty (auth."+lower(name)+".auth_url)")
 			}
 		default:
 			refuse(key, "Authentication type unknown or backend not defined for: "+name)
@@ -77,6 +85,11 @@ func (c *Config) refusals(services ...string) (problems []Problem) {
 		}
 	}
 	if slices.Contains(services, "analyzer") {
+		if peers, err := c.Analyzer.ClusterPeers(); err != nil {
+			refuse("analyzer.peers", err.Error())
+		} else if len(peers) > 0 && c.Analyzer.Cluster == "" {
+			refuse("analyzer.peers", "peering was requested but analyzer has no cluster name (analyzer.cluster)")
+		}
 		backend("analyzer.auth.api.backend", c.Analyzer.Auth.API.Backend)
 		backend("analyzer.auth.cluster.backend", c.Analyzer.Auth.Cluster.Backend)
 		storage("analyzer.topology.backend", c.Analyzer.Topology.Backend)
@@ -86,6 +99,12 @@ func (c *Config) refusals(services ...string) (problems []Problem) {
 		backend("agent.auth.api.backend", c.Agent.Auth.API.Backend)
 	}
 	return problems
+}
+
+// set tells whether a text has been given.
+func (c *Config) set(name string) bool {
+	text, _ := c.values[name].v.(string)
+	return text != ""
 }
 
 // Backend returns the section of auth that a backend key names.

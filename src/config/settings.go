@@ -22,6 +22,7 @@ type Config struct {
 	Agent     Agent              `yaml:"agent" doc:"The agent."`
 	Auth      map[string]Auth    `yaml:"auth" doc:"Authentication backends, each under a name of your choice. The sections noauth, basic and keystone exist from the start."`
 	RBAC      RBAC               `yaml:"rbac" doc:"Who may do what (casbin)."`
+	TLS       TLS                `yaml:"tls" doc:"Certificates. With a server certificate and its key (or all of ca_cert, client_cert and client_key) the service serves TLS only, and connects with TLS only."`
 	HTTP      HTTP               `yaml:"http" doc:"HTTP and WebSocket connections."`
 	Flow      Flow               `yaml:"flow" doc:"Flows: how packets become flows, and how flows travel."`
 	Logging   Logging            `yaml:"logging" doc:"Logs."`
@@ -37,6 +38,8 @@ type Config struct {
 type Analyzer struct {
 	Listen   Address `yaml:"listen" default:"127.0.0.1:8082" doc:"Address of the API, the web page and the agents' connections. Without a host it is 127.0.0.1; write 0.0.0.0:8082 to be reached from outside."`
 	Auth     AnalyzerAuth
+	Cluster  string         `yaml:"cluster" doc:"Name of this cluster of analyzers, which analyzer.peers needs."`
+	Peers    map[string]any `yaml:"peers" default:"{}" secret:"true" doc:"Other clusters to exchange topology with: map of their names to {endpoints: list of host:port, subscribe_filter: Gremlin expression of what to take from there (* for all), publish_filter: k=v,… of the metadata of nodes to send there (* for all), username, password}."`
 	Topology AnalyzerTopology
 	Flow     AnalyzerFlow
 	Startup  struct {
@@ -113,10 +116,24 @@ type AgentTopology struct {
 
 // Auth is one section auth.<name>.
 type Auth struct {
-	Type  string            `yaml:"type" doc:"Kind of backend: noauth, basic or keystone."`
-	File  string            `yaml:"file" doc:"htpasswd file (type basic), re-read when it changes. It wins over users."`
-	Users map[string]string `yaml:"users" secret:"true" doc:"Map of user names to plain passwords (type basic)."`
-	Role  string            `yaml:"role" default:"admin" doc:"Role of an authenticated user who has no role in the policies."`
+	Type       string            `yaml:"type" doc:"Kind of backend: noauth, basic or keystone."`
+	File       string            `yaml:"file" doc:"htpasswd file (type basic), re-read when it changes. It wins over users."`
+	Users      map[string]string `yaml:"users" secret:"true" doc:"Map of user names to plain passwords (type basic)."`
+	Role       string            `yaml:"role" default:"admin" doc:"Role of an authenticated user who has no role in the policies."`
+	AuthURL    string            `yaml:"auth_url" doc:"URL of Keystone (type keystone), such as https://keystone:5000/v3."`
+	TenantName string            `yaml:"tenant_name" default:"admin" doc:"Project that users must belong to (type keystone)."`
+	DomainName string            `yaml:"domain_name" default:"Default" doc:"Domain that users and their project must belong to (type keystone)."`
+	CACert     string            `yaml:"ca_cert" doc:"Certificates of the authorities that signed Keystone's certificate; the system's when unset."`
+}
+
+// TLS holds the keys below tls.
+type TLS struct {
+	CACert            string `yaml:"ca_cert" doc:"Certificates of the authorities that signed the peers' certificates (PEM)."`
+	ServerCert        string `yaml:"server_cert" doc:"Certificate of this server (PEM), with those between it and its authority."`
+	ServerKey         string `yaml:"server_key" doc:"Private key of server_cert (PEM)."`
+	ClientCert        string `yaml:"client_cert" doc:"Certificate shown to servers (PEM): agents and analyzers need one to connect to analyzers."`
+	ClientKey         string `yaml:"client_key" doc:"Private key of client_cert (PEM)."`
+	RequireClientCert bool   `yaml:"require_client_cert" default:"false" doc:"Refuse every client that shows no certificate of a known authority. Without it only agents and analyzers must."`
 }
 
 // RBAC holds the keys below rbac.
