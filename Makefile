@@ -15,7 +15,7 @@ VERSION := $(shell git -c safe.directory='*' describe --tags --always --dirty 2>
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
 PACKAGES := ./src/... $(addsuffix /...,$(wildcard ./containers ./packaging ./tripleo))
 TEST := CGO_ENABLED=1 SKYDIVE_BINARY=$(CURDIR)/$(BINARY) $(GO) test -race -timeout 9m
-TEST_NEEDS := gcc:gcc ip:iproute2 curl:curl tcpdump:tcpdump iperf3:iperf3 dig:bind9-dnsutils ping:iputils-ping python3:python3
+TEST_NEEDS := gcc:gcc ip:iproute2 curl:curl openssl:openssl tcpdump:tcpdump iperf3:iperf3 dig:bind9-dnsutils ping:iputils-ping python3:python3
 PLAY := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 ANSIBLE_DISPLAY_SKIPPED_HOSTS=no ANSIBLE_CALLBACK_RESULT_FORMAT=yaml ansible-playbook -i $(INVENTORY)
 GENERATED := docs/configuration.md docs/deployment.md etc/skydive.yml.default etc/policy.csv
 OUT ?= .

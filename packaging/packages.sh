@@ -57,6 +57,7 @@ compress() { gzip -9n >"$stage/$1.gz"; }
 
 cp README.md LICENSE CHANGELOG.md packaging/copyright packaging/logrotate "$stage/"
 cp etc/skydive.yml.default "$stage/skydive.yml"
+cp etc/skydive-openssl.cnf etc/policy.csv "$stage/"
 cp -r packaging/scripts packaging/lintian "$stage/"
 compress changelog <CHANGELOG.md
 compress changelog.Debian <<END

@@ -161,10 +161,13 @@ class Configuration(unittest.TestCase):
             self.assertEqual(whole.value("h1", "_skydive_tls_given"), {name.removeprefix("skydive_tls_"): path for name, path in given.items()})
             self.assertNotIn("server_key", whole.value("h2", "_skydive_tls_given"))
             self.assertEqual(whole.value("h1", "_skydive_url"), "https://10.0.0.4:8082")
-            # The product says no, and so does the preflight, before anything is touched.
-            self.assertIn("refusing to serve clear text", self.check(config, allowed=1))
-            self.assertIn("TLS comes with a later version", problems(given))
-            self.assertNotIn("this host needs", problems(given))
+            self.check(config)
+            self.assertEqual(problems(given), "")
+            cluster = deployment(given, analyzers=("h1", "h2"), agents=())
+            self.assertEqual(cluster.value("h1", "skydive_config")["etcd"]["peers"], {"one": "https://10.0.0.4:12380", "two": "https://10.0.0.9:12380"})
+            self.assertEqual(problems(given, analyzers=("h1", "h2"), agents=()), "")
+            # An agent that is reached from outside serves TLS too.
+            self.assertIn("server_cert", deployment({**given, "skydive_agent_ip": "10.0.0.9"}).value("h2", "skydive_config")["tls"])
             part = {name: given[name] for name in ("skydive_tls_ca_cert", "skydive_tls_client_cert", "skydive_tls_client_key")}
             self.assertIn("this host needs skydive_tls_server_cert, skydive_tls_server_key too", problems(part))
             self.assertNotIn("this host needs", problems(part, host="h2"))

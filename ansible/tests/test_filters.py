@@ -149,10 +149,10 @@ class Rules(unittest.TestCase):
         self.assertEqual(filters.unconnected(hosts, ["b"]), ["web.example.org", "c"])
         self.assertEqual(filters.unconnected([], []), [])
 
-    def test_where_an_agent_is_asked(self):
-        self.assertEqual(filters.agent_url({}, 8081), "http://127.0.0.1:8081")
-        self.assertEqual(filters.agent_url({"skydive_listen_ip": "0.0.0.0", "skydive_agent_port": "9"}, 8081), "http://127.0.0.1:9")
-        self.assertEqual(filters.agent_url({"skydive_agent_ip": "fd00::1", "skydive_listen_ip": "0.0.0.0"}, 8081), "http://[fd00::1]:8081")
+    def test_where_a_host_asks_its_own_services(self):
+        self.assertEqual(filters.local_url("0.0.0.0:8082", "/readyz", {}), "http://127.0.0.1:8082/readyz")
+        self.assertEqual(filters.local_url("10.0.0.4:8082", "/", {"tls": {"client_cert": "c"}}), "http://10.0.0.4:8082/")
+        self.assertEqual(filters.local_url("[::]:8082", "/", {"tls": {"server_cert": "c"}}), "https://127.0.0.1:8082/")
 
     def test_probes_that_variables_ask_for(self):
         self.assertEqual(filters.probes({"skydive_topology_probes": "a,b"}), ["a", "b"])

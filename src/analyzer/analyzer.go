@@ -7,8 +7,6 @@ package analyzer
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -27,16 +25,15 @@ type AgentsOptions struct {
 	Metrics  *pubsub.Metrics
 	// Expiry is how long nodes of an agent stay without a sign of life when its connection did not end properly; 0: five times the
 	// ping delay plus pong timeout of Endpoint.Config, 35 s by default.
-	Expiry   time.Duration
-	Liveness Liveness // nil: in memory
+	Expiry time.Duration
 }
 
-// Liveness remembers when the agents of a cluster gave their last sign of life.
-type Liveness interface {
-	Seen(ctx context.Context, origin string, at time.Time) error
-	// Stale returns the origins not seen since before.
-	Stale(ctx context.Context, before time.Time) ([]string, error)
-	Forget(ctx context.Context, origin string) error
+// cluster is what the other analyzers know of agents: Replicas.
+type cluster interface {
+	// elsewhere lists the origins that any of them hears now.
+	elsewhere() []string
+	// unseen tells that the elements of an origin go, because nobody has for long.
+	unseen(origin string)
 }
 
 // Agents is the endpoint of the agents.
@@ -44,7 +41,8 @@ type Agents struct {
 	*pubsub.Publisher
 	graph     *graph.Graph
 	expiry    time.Duration
-	liveness  Liveness
+	liveness  liveness
+	cluster   cluster // nil: there are no other analyzers
 	log       *slog.Logger
 	questions questions
 	streams   streams
@@ -60,10 +58,8 @@ const agentType = "agent"
 func NewAgents(o AgentsOptions) *Agents {
 	config := o.Endpoint.Config
 	timeout := max(0, cmp.Or(config.PingDelay, 2*time.Second)) + cmp.Or(config.PongTimeout, 5*time.Second)
-	a := &Agents{graph: o.Graph, expiry: cmp.Or(o.Expiry, 5*timeout), liveness: o.Liveness, log: o.Endpoint.Logger}
-	if a.liveness == nil {
-		a.liveness = newMemory()
-	}
+	a := &Agents{graph: o.Graph, expiry: cmp.Or(o.Expiry, 5*timeout), log: o.Endpoint.Logger}
+	a.liveness.seen = make(map[string]time.Time)
 	a.Publisher = pubsub.NewPublisher(pubsub.PublisherOptions{
 		Endpoint: o.Endpoint, Graph: o.Graph, Source: agentType, Metrics: o.Metrics, Merger: merger,
 		Other: a.other,
@@ -104,17 +100,15 @@ func (a *Agents) Run(ctx context.Context) error {
 
 // watch looks for dead origins. What is in the graph already – read back from an archive – has its agents still to come.
 func (a *Agents) watch(ctx context.Context) {
-	seen := make(map[string]bool)
 	for n := range a.graph.Snapshot().Nodes(field.Filter{}) {
-		if strings.HasPrefix(n.Origin, agentType+".") && !seen[n.Origin] {
-			seen[n.Origin] = true
-			a.check(a.liveness.Seen(ctx, n.Origin, time.Now()))
+		if strings.HasPrefix(n.Origin, agentType+".") {
+			a.liveness.hear(n.Origin, time.Now())
 		}
 	}
 	tick := time.NewTicker(min(expiryCheck, a.expiry/4))
 	defer tick.Stop()
 	for {
-		a.check(a.sweep(ctx, time.Now()))
+		a.sweep(time.Now())
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -123,39 +117,34 @@ func (a *Agents) watch(ctx context.Context) {
 	}
 }
 
-func (a *Agents) check(err error) {
-	if err != nil && !errors.Is(err, context.Canceled) {
-		a.log.Warn("Expiry of agents is delayed", "error", err)
-	}
-}
+// expirySource labels commits of elements that go because nobody has seen their producer for long.
+const expirySource = "expiry"
 
-// sweep notes who is connected at now, and deletes what is left of those who have not been for long.
-func (a *Agents) sweep(ctx context.Context, now time.Time) error {
+// sweep notes who is connected at now, and deletes what is left of those who have not been for long. First come the signs of life: after
+// this process stood still, those of others are as old as its own.
+func (a *Agents) sweep(now time.Time) {
 	for _, c := range a.Conns() {
-		if err := a.liveness.Seen(ctx, c.Peer().Origin(), now); err != nil {
-			return fmt.Errorf("note agent: %w", err)
+		a.liveness.mark(c.Peer().Origin(), now)
+	}
+	if a.cluster != nil {
+		for _, origin := range a.cluster.elsewhere() {
+			a.liveness.mark(origin, now)
 		}
 	}
-	stale, err := a.liveness.Stale(ctx, now.Add(-a.expiry))
-	if err != nil {
-		return fmt.Errorf("list agents: %w", err)
-	}
-	for _, origin := range stale {
+	for _, origin := range a.liveness.stale(now.Add(-a.expiry)) {
+		if a.cluster != nil {
+			a.cluster.unseen(origin)
+		}
 		deleted := 0
 		m := wire.Merger{Origin: origin}
-		if err := a.graph.Update(agentType, func(tx *graph.Tx) error {
+		_ = a.graph.Update(expirySource, func(tx *graph.Tx) error {
 			deleted = tx.CountNodes(field.Filter{Terms: []field.Term{{Key: "@Origin", Pred: field.Eq{V: origin}}}})
 			m.Delete(tx)
 			return nil
-		}); err != nil {
-			return fmt.Errorf("expire %s: %w", origin, err)
-		}
+		})
 		if deleted > 0 {
 			a.log.Warn("Agent did not come back, its nodes are deleted", "origin", origin, "nodes", deleted, "after", a.expiry)
 		}
-		if err := a.liveness.Forget(ctx, origin); err != nil {
-			return fmt.Errorf("forget %s: %w", origin, err)
-		}
+		a.liveness.forget(origin)
 	}
-	return nil
 }

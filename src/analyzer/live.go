@@ -167,7 +167,7 @@ func (l *LiveFlows) one(ctx context.Context, host string, q *flow.TableQuery) an
 	} else {
 		m.Obj = q.AppendJSON(nil)
 	}
-	m, err = l.agents.ask(ctx, conn, m)
+	m, err = ask(ctx, &l.agents.questions, conn, m)
 	if err != nil {
 		return answer{err: err}
 	}

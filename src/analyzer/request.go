@@ -42,15 +42,18 @@ func (q *questions) add(k question) (reply <-chan *wire.Message, done func()) {
 	}
 }
 
-// take hands a reply to who waits for it. What nobody waits for, or not any more, is dropped.
-func (q *questions) take(c *ws.Conn, m *wire.Message) {
+// take hands a reply to who waits for it, and tells whether anybody does.
+func (q *questions) take(c *ws.Conn, m *wire.Message) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	k := question{c, m.UUID}
-	if reply := q.open[k]; reply != nil {
-		delete(q.open, k) // the second of two replies finds nobody
-		reply <- m
+	reply := q.open[k]
+	if reply == nil {
+		return false
 	}
+	delete(q.open, k) // the second of two replies finds nobody
+	reply <- m
+	return true
 }
 
 // Hosts names the hosts whose agents are connected, sorted.
@@ -72,7 +75,7 @@ func (a *Agents) Request(ctx context.Context, host string, m *wire.Message) (*wi
 	if err != nil {
 		return nil, err
 	}
-	return a.ask(ctx, c, m)
+	return ask(ctx, &a.questions, c, m)
 }
 
 // agent returns the connection of a host's agent.
@@ -83,7 +86,8 @@ func (a *Agents) agent(host string) (*ws.Conn, error) {
 	return nil, fmt.Errorf("host %s: %w", host, ErrNoAgent)
 }
 
-func (a *Agents) ask(ctx context.Context, c *ws.Conn, m *wire.Message) (*wire.Message, error) {
+// ask sends m and waits for what answers it.
+func ask(ctx context.Context, q *questions, c *ws.Conn, m *wire.Message) (*wire.Message, error) {
 	request, host := *m, c.Peer().HostID
 	if request.UUID == "" {
 		request.UUID = graph.NewID()
@@ -95,7 +99,7 @@ func (a *Agents) ask(ctx context.Context, c *ws.Conn, m *wire.Message) (*wire.Me
 	if c.Peer().Binary() {
 		protocol = wire.Protobuf
 	}
-	reply, done := a.questions.add(question{c, request.UUID})
+	reply, done := q.add(question{c, request.UUID})
 	defer done()
 	if err := c.SendWait(ctx, request.Append(nil, protocol)); errors.Is(err, ws.ErrClosed) {
 		return nil, fmt.Errorf("host %s: %w: it has just left", host, ErrNoAgent)

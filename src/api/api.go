@@ -30,8 +30,14 @@ import (
 // Authenticator tells who calls. Its errors are shown to the client, with status 401 unless they have a method Status() int.
 type Authenticator interface {
 	Authenticate(r *http.Request) (user string, err error)
-	Login(r *http.Request, user, password string) (token string, err error)
 	Open() bool // nobody is asked for credentials
+	Logins
+}
+
+// Logins gives and takes back tokens. Login returns the user's name as it is known, and no token where none is needed.
+type Logins interface {
+	Login(r *http.Request, user, password string) (name, token string, err error)
+	Logout(r *http.Request) error
 }
 
 // Permission is one right of a user: the unnamed struct, so that an Authorizer need not import this package.
@@ -74,8 +80,9 @@ type Options struct {
 	Registerer prometheus.Registerer // optional
 	Gatherer   prometheus.Gatherer   // optional: GET /metrics
 
-	Auth Authenticator
-	RBAC Authorizer
+	Auth    Authenticator
+	RBAC    Authorizer
+	Tickets *Tickets // optional: POST /api/ticket
 
 	Graph  *graph.Graph        // GET /api/topology, and the nodes and edges of analyzers
 	Source func() query.Source // what POST /api/topology asks; the graph as it is when nil
@@ -103,6 +110,12 @@ type Options struct {
 	// Why the service does not work, and why work should not be sent to it yet; nil when all is well. Everybody may read the
 	// errors. Health must not depend on other hosts: whoever watches it restarts a service that is not well.
 	Health, Ready func() error // optional
+
+	// Check explains a decision. Policy and Rights are the policy that all analyzers share. All optional: /api/rbac/check and
+	// /api/rbac/policy; with Rights, nobody may do anything while the policy is not known.
+	Check  func(user, object, action string) any
+	Policy Policy
+	Rights Rights
 
 	Sockets map[string]http.Handler // by path; they authenticate for themselves, see SocketAuth
 }
@@ -155,8 +168,7 @@ func (s *Server) Handler() http.Handler { return s.routes }
 
 func (s *Server) mount() {
 	s.handle("GET /api", s.guarded("", "", s.about))
-	s.handle("POST /login", s.login)
-	s.mux.Handle("/login", http.RedirectHandler("/", http.StatusFound))
+	s.mountLogin()
 	s.handle("GET /api/topology", s.guarded("topology", "read", s.topology))
 	s.handle("POST /api/topology", s.guarded("topology", "read", s.query))
 	s.handle("GET /api/status", s.guarded("status", "read", s.status))
@@ -177,6 +189,8 @@ func (s *Server) mount() {
 		s.mountResources()
 	}
 	s.mountPackets()
+	s.mountRBAC()
+	s.mountDebug()
 	for path, socket := range s.Sockets {
 		s.mux.Handle(path, socket)
 	}

@@ -334,11 +334,12 @@ func (m marshaler) MarshalJSON() ([]byte, error) { return m() }
 
 type stubAuth struct{}
 
-func (stubAuth) Authenticate(*http.Request) (string, error)          { return "admin", nil }
-func (stubAuth) Login(*http.Request, string, string) (string, error) { return "", nil }
-func (stubAuth) Open() bool                                          { return true }
-func (stubAuth) Allowed(string, string, string) bool                 { return true }
-func (stubAuth) Permissions(string) []Permission                     { return nil }
+func (stubAuth) Authenticate(*http.Request) (string, error)                  { return "admin", nil }
+func (stubAuth) Login(*http.Request, string, string) (string, string, error) { return "admin", "", nil }
+func (stubAuth) Logout(*http.Request) error                                  { return nil }
+func (stubAuth) Open() bool                                                  { return true }
+func (stubAuth) Allowed(string, string, string) bool                         { return true }
+func (stubAuth) Permissions(string) []Permission                             { return nil }
 
 func TestCompression(t *testing.T) {
 	s := newServer(t, nil, nil)

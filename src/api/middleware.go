@@ -72,7 +72,12 @@ func (s *Server) recovered(next http.Handler) http.Handler {
 			}
 		}()
 		// The connection may have one of an earlier request.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(stallTimeout))
+		conn := http.NewResponseController(w)
+		_ = conn.SetWriteDeadline(time.Now().Add(stallTimeout))
+		if r.Body != nil && r.Body != http.NoBody {
+			// What no handler reads is read at the end, so that the connection can be used again. Handlers that read it lift this.
+			_ = conn.SetReadDeadline(time.Now().Add(stallTimeout))
+		}
 		next.ServeHTTP(w, r)
 	})
 }
@@ -84,15 +89,22 @@ func (s *Server) panicked(r *http.Request, p any) {
 
 // guarded authenticates, then authorises; an empty object needs no right.
 func (s *Server) guarded(object, action string, next handler) handler {
+	return s.forUser(object, action, func(w http.ResponseWriter, r *http.Request, _ string) error { return next(w, r) })
+}
+
+// forUser is guarded for what depends on who calls.
+func (s *Server) forUser(object, action string, next func(w http.ResponseWriter, r *http.Request, user string) error) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		user, err := s.Auth.Authenticate(r)
 		if err != nil {
 			return withStatus(err, http.StatusUnauthorized)
 		}
-		if object != "" && !s.RBAC.Allowed(user, object, action) {
-			return failf(http.StatusMethodNotAllowed, "'%s' has no '%s' permission on '%s'", user, action, object)
+		if object != "" {
+			if err := s.authorize(user, object, action); err != nil {
+				return err
+			}
 		}
-		return next(w, r)
+		return next(w, r, user)
 	}
 }
 
@@ -112,7 +124,7 @@ func (s *Server) crossOrigin(next http.Handler) http.Handler {
 			h.Set("Access-Control-Allow-Origin", "*")
 		}
 		if r.Method != http.MethodOptions {
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(w, withoutForeignCookies(r))
 			return
 		}
 		h.Set("Allow", strings.Join(methods, ", "))

@@ -14,7 +14,7 @@ import (
 // mountPackets serves packets that come and go as they are.
 func (s *Server) mountPackets() {
 	if s.Packets != nil {
-		s.handle("GET /api/capture/{id}/pcapng", s.guarded("capture", "rawpackets", withID("capture", s.livePackets)))
+		s.handle("GET /api/capture/{id}/pcapng", s.watched("capture", "rawpackets", withID("capture", s.livePackets)))
 	}
 	switch {
 	case s.Pcap != nil:

@@ -311,6 +311,12 @@ func normal(key string, v any) any {
 		for i := range v {
 			out[i] = normal("", v[i])
 		}
+		if key == "Permissions" {
+			out = slices.DeleteFunc(out, func(p any) bool {
+				object := p.(map[string]any)["Object"]
+				return object == "rbac" || object == "debug" // ours
+			})
+		}
 		switch key {
 		case "Permissions", "Nodes", "Edges":
 			slices.SortFunc(out, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })

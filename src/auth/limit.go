@@ -7,20 +7,22 @@ import (
 	"time"
 )
 
-// A remote may fail this often in a row, and then once per refill. Credentials found right before are not counted, so that one who
-// guesses does not lock out those behind the same address who know.
+// An address may fail this often in a row, a name over all addresses, and then once per refill. Credentials found right before are not
+// counted, so that one who guesses does not lock out those who know.
 const (
 	failBurst   = 30
+	nameBurst   = 100
 	failRefill  = 2 * time.Second
-	maxLimiters = 4096 // remotes remembered; the rest shares one allowance
+	maxLimiters = 4096 // of each that are remembered; the rest shares one allowance
 )
 
-// limiter counts failures by remote.
+// limiter counts failures by whom they are put down to.
 type limiter struct {
 	clock func() time.Time
+	burst float64
 
-	mu      sync.Mutex
-	remotes map[string]*allowance // guarded by mu
+	mu  sync.Mutex
+	all map[string]*allowance // guarded by mu
 }
 
 type allowance struct {
@@ -28,8 +30,8 @@ type allowance struct {
 	at   time.Time
 }
 
-func newLimiter(clock func() time.Time) *limiter {
-	return &limiter{clock: clock, remotes: map[string]*allowance{}}
+func newLimiter(clock func() time.Time, burst float64) *limiter {
+	return &limiter{clock: clock, burst: burst, all: map[string]*allowance{}}
 }
 
 // remoteOf reduces an address to what one party controls: the address, or the network of 64 bits of IPv6.
@@ -47,10 +49,10 @@ func remoteOf(addr string) string {
 }
 
 // take uses up one attempt; false when none is left.
-func (l *limiter) take(remote string) bool {
+func (l *limiter) take(who string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	a := l.of(remote)
+	a := l.of(who)
 	if a.left < 1 {
 		return false
 	}
@@ -59,36 +61,36 @@ func (l *limiter) take(remote string) bool {
 }
 
 // giveBack returns an attempt that was no failure.
-func (l *limiter) giveBack(remote string) {
+func (l *limiter) giveBack(who string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	a := l.of(remote)
-	a.left = min(a.left+1, failBurst)
+	a := l.of(who)
+	a.left = min(a.left+1, l.burst)
 }
 
-func (l *limiter) of(remote string) *allowance {
+func (l *limiter) of(who string) *allowance {
 	now := l.clock()
-	a, ok := l.remotes[remote]
-	if !ok && len(l.remotes) >= maxLimiters {
-		for r, a := range l.remotes {
-			if a.refill(now); a.left >= failBurst {
-				delete(l.remotes, r)
+	a, ok := l.all[who]
+	if !ok && len(l.all) >= maxLimiters {
+		for other, a := range l.all {
+			if l.refill(a, now); a.left >= l.burst {
+				delete(l.all, other)
 			}
 		}
-		if len(l.remotes) >= maxLimiters {
-			remote = ""
-			a, ok = l.remotes[remote]
+		if len(l.all) >= maxLimiters {
+			who = ""
+			a, ok = l.all[who]
 		}
 	}
 	if !ok {
-		a = &allowance{left: failBurst, at: now}
-		l.remotes[remote] = a
+		a = &allowance{left: l.burst, at: now}
+		l.all[who] = a
 	}
-	a.refill(now)
+	l.refill(a, now)
 	return a
 }
 
-func (a *allowance) refill(now time.Time) {
-	a.left = min(a.left+float64(now.Sub(a.at))/float64(failRefill), failBurst)
+func (l *limiter) refill(a *allowance, now time.Time) {
+	a.left = min(a.left+float64(now.Sub(a.at))/float64(failRefill), l.burst)
 	a.at = now
 }

@@ -23,7 +23,7 @@ const deliveryTimeout = 2 * time.Minute
 // DialOptions are those of a WebSocket to path: address, TLS and credentials are
 // this client's.
 func (c *Client) DialOptions(path string) ws.DialOptions {
-	o := ws.DialOptions{Addr: c.addr, Path: path, TLS: c.tls, Logger: c.o.Logger}
+	o := ws.DialOptions{Addr: c.addr, Path: path, TLS: c.TLS, Logger: c.o.Logger}
 	if token := c.token.Load(); token != nil {
 		o.Token = *token
 	} else {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -43,19 +44,37 @@ func (c Config) server(log *zap.Logger) (*embed.Config, error) {
 	e.ListenPeerUrls, e.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	e.InitialCluster = e.Name + "=" + peer.String()
 	e.TickMs, e.ElectionMs = soloTick, soloElection
+	if c.secure() {
+		if e.ClientTLSInfo, err = c.TLS.server(); err != nil {
+			return nil, err
+		}
+		e.PeerTLSInfo = e.ClientTLSInfo
+	}
+	// A page in a browser must not reach it through a name of its own that resolves to this address.
+	e.HostWhitelist = map[string]struct{}{client.Hostname(): {}, "localhost": {}, "127.0.0.1": {}, "::1": {}}
 	if len(c.Peers) > 0 {
-		mine, ok := c.Peers[e.Name]
-		if !ok {
+		if _, ok := c.Peers[e.Name]; !ok {
 			return nil, fmt.Errorf("etcd.name %q is not one of etcd.peers", e.Name)
 		}
-		advertised, err := url.Parse(mine)
-		if err != nil || advertised.Host == "" {
-			return nil, fmt.Errorf("etcd.peers: %q of %s is not a URL", mine, e.Name)
-		}
-		e.AdvertisePeerUrls = []url.URL{*advertised}
 		var members []string
 		for name, at := range c.Peers {
+			u, err := url.Parse(at)
+			if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+				return nil, fmt.Errorf("etcd.peers: %q of %s is not a URL", at, name)
+			}
+			if u.Scheme != peer.Scheme {
+				return nil, fmt.Errorf("etcd.peers: %q of %s is not %s: see tls.ca_cert, tls.server_cert and tls.server_key", at, name, peer.Scheme)
+			}
 			members = append(members, name+"="+at)
+			e.HostWhitelist[u.Hostname()] = struct{}{}
+			if name == e.Name {
+				e.AdvertisePeerUrls = []url.URL{*u}
+				if ip := net.ParseIP(client.Hostname()); ip != nil && ip.IsUnspecified() {
+					// The others could not find it there.
+					client.Host = net.JoinHostPort(u.Hostname(), client.Port())
+					e.AdvertiseClientUrls = []url.URL{client}
+				}
+			}
 		}
 		slices.Sort(members)
 		e.InitialCluster = strings.Join(members, ",")
@@ -66,13 +85,15 @@ func (c Config) server(log *zap.Logger) (*embed.Config, error) {
 	e.MaxWalFiles, e.MaxSnapFiles = uint(max(0, c.MaxWALFiles)), uint(max(0, c.MaxSnapFiles))
 	// A few hundred small resources: a short log in memory, a small file, no history to speak of.
 	e.SnapshotCount, e.SnapshotCatchUpEntries = 1000, 100
-	e.QuotaBackendBytes = 256 << 20
+	if e.QuotaBackendBytes = c.quota; c.quota == 0 {
+		e.QuotaBackendBytes = 256 << 20
+	}
 	e.AutoCompactionMode, e.AutoCompactionRetention = embed.CompactorModeRevision, "1000"
 	// The log is synced with each write; this only delays folding it into the database.
 	e.BackendBatchInterval = 5 * time.Second
 	e.EnableGRPCGateway = false
-	// A page in a browser must not reach it through a name of its own that resolves to this address.
-	e.HostWhitelist = map[string]struct{}{client.Hostname(): {}, "localhost": {}, "127.0.0.1": {}, "::1": {}}
+	// No page of another origin may read its answers; etcd lets all when there are no names here.
+	e.CORS = map[string]struct{}{"http://none.invalid": {}}
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
 	return e, nil
 }
@@ -86,11 +107,18 @@ func (c Config) urls() (client, peer url.URL, err error) {
 	if err != nil || port == 0 || port == math.MaxUint16 {
 		return client, peer, fmt.Errorf("etcd.listen %q: want a port from 1 to 65534, the next one is used too", c.Listen)
 	}
+	scheme := "http"
+	if c.secure() {
+		scheme = "https"
+	}
 	at := func(port uint64) url.URL {
-		return url.URL{Scheme: "http", Host: net.JoinHostPort(host, strconv.FormatUint(port, 10))}
+		return url.URL{Scheme: scheme, Host: net.JoinHostPort(host, strconv.FormatUint(port, 10))}
 	}
 	return at(port), at(port + 1), nil
 }
+
+// aloneMark is a file in the data directory with which an operator makes the only member that is left a cluster of its own.
+const aloneMark = "force-new-cluster"
 
 // start returns a server that answers requests, or an error that says what is in its way.
 func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error) (*embed.Etcd, error) {
@@ -98,6 +126,8 @@ func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error
 	if err != nil {
 		return nil, err
 	}
+	cfg.UserHandlers = map[string]http.Handler{}
+	newKeys(s, ctx.Done()).mount(cfg.UserHandlers)
 	if err := claim(s.cfg.DataDir); err != nil {
 		return nil, err
 	}
@@ -105,14 +135,28 @@ func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error
 		if errors.Is(err, syscall.EADDRINUSE) {
 			err = s.taken(cfg, err)
 		}
-		return nil, fmt.Errorf("start embedded etcd in %s: %w", s.cfg.DataDir, err)
+		return nil, s.advise(fmt.Errorf("start embedded etcd in %s: %w", s.cfg.DataDir, err))
 	}
+	if err := inspect(s.cfg.DataDir); err != nil {
+		return failed(err)
+	}
+	if err := s.join(ctx, cfg, log); err != nil {
+		return nil, err
+	}
+	alone := filepath.Join(s.cfg.DataDir, aloneMark)
+	_, err = os.Stat(alone)
+	cfg.ForceNewCluster = err == nil
 	type result struct {
 		server *embed.Etcd
 		err    error
 	}
 	started := make(chan result, 1) // stays empty after last words: etcd waits for the goroutine that spoke them
 	go func() {
+		defer func() {
+			if p := recover(); p != nil { // it trusts its files too much
+				started <- result{nil, fmt.Errorf("etcd gave up: %v", p)}
+			}
+		}()
 		server, err := embed.StartEtcd(cfg)
 		started <- result{server, err}
 	}()
@@ -131,11 +175,23 @@ func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error
 	for {
 		select {
 		case <-server.Server.ReadyNotify():
+			s.move(ctx, server, cfg.AdvertisePeerUrls[0])
+			if cfg.ForceNewCluster {
+				if err := os.Remove(alone); err != nil {
+					s.opts.Log.Warn("etcd: remove it, or this member leaves its cluster at each start", "error", err)
+				}
+			}
 			return server, nil
 		case <-again.C:
-			if len(s.cfg.Peers) <= 1 && server.Server.Leader() == 0 {
-				campaign(ctx, server)
+			if server.Server.Leader() != 0 {
+				continue
 			}
+			if now := local(server); len(s.cfg.Peers) > 1 || len(now.Members) > 1 {
+				again.Reset(time.Second) // there is nothing to hasten
+				s.setState("starting", noLeader(now)+"; to go on with this member alone, for good, create "+alone+" and start it again")
+				continue
+			}
+			campaign(ctx, server)
 			continue
 		case <-ctx.Done():
 			err = ctx.Err()

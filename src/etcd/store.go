@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/v3"
 )
 
@@ -42,44 +42,34 @@ func (s *Service) List(ctx context.Context, prefix string) (map[string][]byte, e
 	return values, err
 }
 
+// Put stores a value, whether or not there is one, for good.
+func (s *Service) Put(ctx context.Context, key string, value []byte) error {
+	return s.do(ctx, "write "+key, func(ctx context.Context, c *clientv3.Client) error {
+		put, _, err := writes(ctx, c, key, string(value), 0)
+		if err == nil {
+			_, err = c.Txn(ctx).Then(put...).Commit()
+		}
+		return err
+	})
+}
+
 // Create stores a value under a new key; ErrExists when the key is taken. With a ttl above 0 the key is deleted after that time, which
 // a watcher sees as any other deletion.
 func (s *Service) Create(ctx context.Context, key string, value []byte, ttl time.Duration) error {
 	return s.do(ctx, "create "+key, func(ctx context.Context, c *clientv3.Client) error {
-		var put []clientv3.OpOption
-		var granted time.Duration
-		if ttl > 0 {
-			lease, err := c.Grant(ctx, int64(math.Ceil(ttl.Seconds())))
-			if err != nil {
-				return err
-			}
-			put, granted = append(put, clientv3.WithLease(lease.ID)), time.Duration(lease.TTL)*time.Second
-		}
-		r, err := c.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).Then(clientv3.OpPut(key, string(value), put...)).Commit()
+		put, lease, err := writes(ctx, c, key, string(value), ttl)
 		if err != nil {
 			return err
 		}
-		if !r.Succeeded {
-			return ErrExists
+		r, err := c.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).Then(put...).Commit()
+		if err == nil && !r.Succeeded {
+			err = ErrExists
 		}
-		if ttl > 0 && ttl < granted {
-			// A lease is whole seconds, and not shorter than an election. Its end remains as the second line, if this process goes.
-			time.AfterFunc(ttl, func() { s.expire(key, r.Header.Revision) })
-		}
-		return nil
-	})
-}
-
-// expire deletes a key unless it is another one by now.
-func (s *Service) expire(key string, created int64) {
-	if c := s.client.Load(); c != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_, err := c.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", created)).Then(clientv3.OpDelete(key)).Commit()
 		if err != nil {
-			s.opts.Log.Debug("etcd: a key outlives its time until its lease ends", "key", key, "error", err)
+			s.revoke(ctx, c, lease)
 		}
-	}
+		return err
+	})
 }
 
 // Update replaces a value that is still of the revision that Get told, and keeps its time to live; false when it is not.
@@ -98,8 +88,8 @@ func (s *Service) Update(ctx context.Context, key string, value []byte, revision
 // Delete removes a key; ErrNotFound when there is none.
 func (s *Service) Delete(ctx context.Context, key string) error {
 	return s.do(ctx, "delete "+key, func(ctx context.Context, c *clientv3.Client) error {
-		r, err := c.Delete(ctx, key)
-		if err == nil && r.Deleted == 0 {
+		r, err := c.Txn(ctx).Then(clientv3.OpDelete(key), clientv3.OpDelete(endOf(key))).Commit()
+		if err == nil && r.Responses[0].GetResponseDeleteRange().Deleted == 0 {
 			return ErrNotFound
 		}
 		return err
@@ -117,6 +107,13 @@ func (s *Service) do(ctx context.Context, what string, f func(context.Context, *
 		defer cancel()
 	}
 	if err := f(ctx, c); err != nil {
+		if errors.Is(err, rpctypes.ErrNoSpace) {
+			err = ErrFull
+			select {
+			case s.full <- struct{}{}:
+			default:
+			}
+		}
 		return fmt.Errorf("etcd: %s: %w", what, err)
 	}
 	return nil
@@ -128,6 +125,7 @@ type Event struct {
 	Key    string
 	Value  []byte
 	Synced bool
+	listed bool // it was there before it was watched
 }
 
 // Watch tells fn of every key below prefix that there is, then Synced, then every change, until ctx ends; fn is called by one
@@ -175,7 +173,7 @@ func (s *Service) watch(ctx context.Context, prefix string, known map[string]int
 		present[key] = true
 		if known[key] != kv.ModRevision {
 			known[key] = kv.ModRevision
-			fn(Event{Key: key, Value: kv.Value})
+			fn(Event{Key: key, Value: kv.Value, listed: true})
 		}
 	}
 	for key := range known {

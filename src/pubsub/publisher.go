@@ -37,17 +37,28 @@ type PublisherOptions struct {
 	Other func(*ws.Conn, *wire.Message)
 }
 
+// Producers hears of the peers that change the graph, and has a say in what becomes of what they sent.
+type Producers interface {
+	// Begins is called before the first Graph message of a peer is applied, Began after it.
+	Begins(ws.Peer)
+	Began(ws.Peer)
+	// Left is called when such a peer has gone, for the reason that ws.Session.Closed is told, and all it sent was applied. True: what
+	// it sent stays, whatever its policy.
+	Left(ws.Peer, error) bool
+}
+
 // Publisher is an endpoint that writes what its peers send into a graph.
 type Publisher struct {
 	*ws.Endpoint
-	o        PublisherOptions
-	path     string
-	queue    chan order
-	stop     chan struct{} // closed once the endpoint is gone
-	stopping atomic.Bool   // peers are being disconnected by us: that is not their end
-	decoders sync.Pool     // of *wire.Decoder
-	bad      complaints
-	refusal  func() // logs the first refusal of the present transaction; belongs to the goroutine that applies
+	o         PublisherOptions
+	path      string
+	queue     chan order
+	stop      chan struct{} // closed once the endpoint is gone
+	stopping  atomic.Bool   // peers are being disconnected by us: that is not their end
+	decoders  sync.Pool     // of *wire.Decoder
+	bad       complaints
+	producers Producers // nil: nobody
+	refusal   func()    // logs the first refusal of the present transaction; belongs to the goroutine that applies
 
 	mu       sync.Mutex          // guards sessions
 	sessions map[string]*session // by host id
@@ -85,6 +96,9 @@ func NewPublisher(o PublisherOptions) *Publisher {
 	p.Endpoint = ws.NewEndpoint(o.Endpoint)
 	return p
 }
+
+// Attach has w hear of the peers. It must be called before Run.
+func (p *Publisher) Attach(w Producers) { p.producers = w }
 
 // Run applies what peers send until ctx ends, then disconnects them. What they sent stays in the graph then.
 func (p *Publisher) Run(ctx context.Context) error {
@@ -215,6 +229,7 @@ type session struct {
 	protocol wire.Protocol
 	merger   wire.Merger
 	sent     bool // something of the namespace Graph; belongs to the connection's goroutine
+	told     bool // and it was applied
 	refused  atomic.Int64
 	reason   atomic.Pointer[string]
 }
@@ -248,15 +263,25 @@ func (s *session) refuse(err error) {
 
 // Receive takes one message. A bad one is counted and forgotten: the connection lives.
 func (s *session) Receive(r io.Reader) error {
+	if m, ok := s.decode(r); ok {
+		return s.take(m)
+	}
+	return nil
+}
+
+func (s *session) decode(r io.Reader) (m *wire.Message, ok bool) {
 	d := s.p.decoders.Get().(*wire.Decoder)
 	m, err := d.Decode(r, s.protocol)
 	s.p.decoders.Put(d)
-	switch {
-	case err != nil:
+	if err != nil {
 		s.p.invalidMessages.Inc()
 		s.p.bad.warn("Message from peer dropped", s.conn.Peer(), err)
-		return nil
-	case m.Namespace != wire.NamespaceGraph:
+	}
+	return m, err == nil
+}
+
+func (s *session) take(m *wire.Message) error {
+	if m.Namespace != wire.NamespaceGraph {
 		s.p.otherMessages.Inc()
 		if s.p.o.Other != nil {
 			s.p.o.Other(s.conn, m)
@@ -274,13 +299,33 @@ func (s *session) Receive(r io.Reader) error {
 		}
 	case *wire.Sync:
 		// Waited for, so that a peer cannot pile up whole graphs in the queue.
-		s.sent = true
+		s.begins()
 		s.p.wait(order{from: s, msg: m})
+		s.began()
 	default:
-		s.sent = true
-		s.p.do(order{from: s, msg: m})
+		s.begins()
+		if s.told {
+			s.p.do(order{from: s, msg: m})
+		} else {
+			s.p.wait(order{from: s, msg: m})
+			s.began()
+		}
 	}
 	return nil
+}
+
+func (s *session) begins() {
+	if !s.sent && s.p.producers != nil {
+		s.p.producers.Begins(s.conn.Peer())
+	}
+	s.sent = true
+}
+
+func (s *session) began() {
+	if !s.told && s.p.producers != nil {
+		s.p.producers.Began(s.conn.Peer())
+	}
+	s.told = true
 }
 
 // reply sends the whole graph.
@@ -299,11 +344,20 @@ func (s *session) reply(m *wire.Message, r *wire.SyncRequest) error {
 }
 
 // Closed deletes what the peer sent, if that is its policy and it was not us who ended the connection because we stop.
-func (s *session) Closed(error) {
+func (s *session) Closed(err error) {
 	s.p.mu.Lock()
 	delete(s.p.sessions, s.conn.Peer().HostID)
 	s.p.mu.Unlock()
-	if s.sent && s.conn.Peer().PersistencePolicy == DeleteOnDisconnect && !s.p.stopping.Load() {
+	if !s.sent || s.p.stopping.Load() {
+		return
+	}
+	if w := s.p.producers; w != nil {
+		s.p.wait(order{from: s}) // all before it is done
+		if w.Left(s.conn.Peer(), err) {
+			return
+		}
+	}
+	if s.conn.Peer().PersistencePolicy == DeleteOnDisconnect {
 		s.p.wait(order{from: s, gone: true})
 	}
 }

@@ -172,6 +172,10 @@ func (c *subscriber) Receive(r io.Reader) error {
 		c.s.bad.warn("Message from subscriber dropped", c.conn.Peer(), err)
 		return nil
 	}
+	return c.take(m)
+}
+
+func (c *subscriber) take(m *wire.Message) error {
 	if _, ok := m.Body.(*wire.SyncRequest); !ok || !c.graph {
 		c.s.ignored.Inc()
 		return nil

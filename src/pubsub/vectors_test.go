@@ -5,15 +5,18 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,40 +33,66 @@ type server struct {
 	g    *graph.Graph
 	pub  *Publisher
 	subs *Subscribers
+	both *Both
 	addr string
+	stop func()
 }
 
-func newServer(t *testing.T, cfg ws.Config) *server {
+func newServer(t *testing.T, cfg ws.Config) *server { return serverAt(t, cfg, "golden-analyzer", "") }
+
+// serverAt is a server of a host id, at an address or, without one, at any.
+func serverAt(t *testing.T, cfg ws.Config, hostID, addr string) *server {
 	t.Helper()
 	s := &server{t: t, g: graph.New(graph.Options{})}
 	metrics, wsMetrics := NewMetrics(nil), ws.NewMetrics(nil)
 	endpoint := func(path string) ws.EndpointOptions {
 		return ws.EndpointOptions{
-			Path: path, HostID: "golden-analyzer", ServiceType: "analyzer", Config: cfg, Metrics: wsMetrics, Logger: slog.New(slog.DiscardHandler),
-			Authenticate: func(*http.Request) (string, []*http.Cookie, error) { return "admin", nil, nil },
-			Authorize:    func(string, string) bool { return true },
+			Path: path, HostID: hostID, ServiceType: "analyzer", Config: cfg, Metrics: wsMetrics, Logger: slog.New(slog.DiscardHandler),
+			Authenticate: func(r *http.Request) (string, []*http.Cookie, error) {
+				if _, password, _ := r.BasicAuth(); password == "wrong" {
+					return "", nil, errors.New("wrong password")
+				}
+				return "admin", nil, nil
+			},
+			Authorize: func(string, string) bool { return true },
 		}
 	}
-	s.pub = NewPublisher(PublisherOptions{Endpoint: endpoint("/ws/publisher"), Graph: s.g, Source: "publisher", Metrics: metrics, Own: "agent.me"})
-	s.subs = NewSubscribers(SubscriberOptions{Endpoint: endpoint("/ws/subscriber"), Graph: s.g, Metrics: metrics})
+	publisher := PublisherOptions{Endpoint: endpoint("/ws/publisher"), Graph: s.g, Source: "publisher", Metrics: metrics, Own: "agent.me"}
+	subscriber := SubscriberOptions{Endpoint: endpoint("/ws/subscriber"), Graph: s.g, Metrics: metrics}
+	s.pub, s.subs = NewPublisher(publisher), NewSubscribers(subscriber)
+	publisher.Endpoint = endpoint("/ws/pubsub")
+	s.both = NewBoth(publisher, subscriber)
 	mux := http.NewServeMux()
 	mux.Handle("/ws/publisher", s.pub)
 	mux.Handle("/ws/subscriber", s.subs)
-	h := httptest.NewServer(mux)
+	mux.Handle("/ws/pubsub", s.both)
+	h := httptest.NewUnstartedServer(mux)
+	if addr != "" {
+		h.Listener.Close()
+		eventually(t, "port free", func() bool {
+			var err error
+			h.Listener, err = net.Listen("tcp", addr)
+			return err == nil
+		})
+	}
+	h.Start()
 	s.addr = h.Listener.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 2)
-	go func() { done <- s.pub.Run(ctx) }()
-	go func() { done <- s.subs.Run(ctx) }()
-	t.Cleanup(func() {
+	runs := []func(context.Context) error{s.pub.Run, s.subs.Run, s.both.Run}
+	done := make(chan error, len(runs))
+	for _, run := range runs {
+		go func() { done <- run(ctx) }()
+	}
+	s.stop = sync.OnceFunc(func() {
 		cancel()
-		for range 2 {
+		for range runs {
 			if err := <-done; err != nil {
 				t.Error(err)
 			}
 		}
 		h.Close()
 	})
+	t.Cleanup(s.stop)
 	return s
 }
 

@@ -1,21 +1,17 @@
-// Package rbac decides who may do what: a casbin model, the bundled policy and the lines of the configuration. What no rule allows is
-// refused, and a rule that denies wins over all that allow.
+// Package rbac decides who may do what: a casbin model, and the policies of etcd, of the bundled file and of the configuration, added up.
+// What no rule allows is refused, and a rule that denies wins over all that allow.
 //
-// It does not know who calls – that is authentication – and keeps roles given by default in memory only.
+// It does not know who calls – that is authentication – nor where a policy is stored, and keeps roles given by default in memory only. A
+// policy that is wrong is refused as a whole, and the last good one stays.
 package rbac
 
 import (
 	_ "embed"
-	"encoding/csv"
 	"errors"
-	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-
-	"github.com/casbin/casbin/v2"
-	"github.com/casbin/casbin/v2/model"
+	"time"
 )
 
 //go:embed policy.csv
@@ -30,6 +26,10 @@ type Model struct {
 type Config struct {
 	Model  Model
 	Policy []string // casbin lines, added to the bundled ones
+	// Await tells that a policy is yet to be set: see Pending.
+	Await bool
+	// DefaultRole is what Check takes for the role of a user who has none and did not call yet.
+	DefaultRole string
 }
 
 // Permission is one right of a user: the unnamed struct, so that others can name it without importing this package.
@@ -38,115 +38,156 @@ type Permission = struct {
 	Allowed        bool
 }
 
+// State tells which policy is in force.
+type State struct {
+	State  string // "running"; "failed": the last policy set was refused; "starting": it is not known yet
+	Reason string `json:",omitempty"`
+	Since  time.Time
+	Source []string // what the policy in force is made of
+	Rules  int
+}
+
 // Enforcer decides. Its methods may be called by several goroutines.
 type Enforcer struct {
+	cfg    Config
+	door   *Enforcer // what Separate returned
+	checks checker
+
 	mu      sync.Mutex // guards all below
-	casbin  *casbin.Enforcer
-	decided map[request]bool // an enforcement costs tens of microseconds, and each request asks
-	roles   map[string]bool  // the bundled ones, and those that lines give to users
+	rules   *rules
+	stored  string            // the policy of etcd in force
+	granted map[string]string // default role by user
+	decided map[request]bool  // an enforcement costs tens of microseconds, and each request asks
+	changed chan struct{}     // closed when another policy is in force
+	state   State
+	pending bool // the configuration awaits a policy, and no right one was set yet
 }
 
 type request struct{ user, object, action string }
 
-// maxDecided bounds the memory of decisions; beyond it they are simply taken again.
-const maxDecided = 10_000
+const (
+	// maxDecided bounds the memory of decisions; beyond it they are simply taken again.
+	maxDecided = 10_000
+	// maxGranted bounds the roles given by default; beyond it one of them is forgotten, until that user calls again.
+	maxGranted = 100_000
+	// maxPermissions bounds the list of what a user may.
+	maxPermissions = 500
+)
 
-// New builds the model and reads all policies; the error names the part or the line that is wrong.
+// New builds the model and reads the policies of file and configuration; the error names the part or the line that is wrong.
 func New(cfg Config) (*Enforcer, error) {
-	m := model.NewModel()
-	for _, part := range []struct {
-		section, name, fallback string
-		lines                   []string
-	}{
-		{"r", "request_definition", "sub, obj, act", cfg.Model.RequestDefinition},
-		{"p", "policy_definition", "sub, obj, act, eft", cfg.Model.PolicyDefinition},
-		{"g", "role_definition", "_, _", cfg.Model.RoleDefinition},
-		{"e", "policy_effect", "some(where (p.eft == allow)) && !some(where (p.eft == deny))", cfg.Model.PolicyEffect},
-		{"m", "matchers", "g(r.sub, p.sub) && r.obj == p.obj && r.act == p.act", cfg.Model.Matchers},
-	} {
-		if len(part.lines) == 0 {
-			part.lines = []string{part.fallback}
-		}
-		for i, line := range part.lines {
-			key := part.section
-			if i > 0 {
-				key += strconv.Itoa(i + 1)
-			}
-			if !m.AddDef(part.section, key, line) {
-				return nil, fmt.Errorf("rbac.model.%s: %q is empty", part.name, line)
-			}
-		}
+	rs, err := newRules(cfg, "")
+	if err != nil {
+		return nil, err
 	}
-	e := &Enforcer{decided: map[request]bool{}, roles: map[string]bool{}}
-	var err error
-	if e.casbin, err = casbin.NewEnforcer(m, false); err != nil {
-		return nil, fmt.Errorf("rbac.model: %w", err)
-	}
-	for i, line := range strings.Split(bundled, "\n") {
-		if err := e.add(line); err != nil {
-			return nil, fmt.Errorf("bundled policy line %d: %w", i+1, err)
-		}
-	}
-	for _, role := range e.casbin.GetModel()["p"]["p"].Policy {
-		e.roles[role[0]] = true
-	}
-	for i, line := range cfg.Policy {
-		if err := e.add(line); err != nil {
-			return nil, fmt.Errorf("rbac.policy[%d] %q: %w", i, line, err)
-		}
-	}
-	if _, err := e.casbin.Enforce("user", "object", "action"); err != nil {
-		return nil, fmt.Errorf("rbac.model: %w", err)
+	e := &Enforcer{cfg: cfg, rules: rs, granted: map[string]string{}, decided: map[request]bool{}, changed: make(chan struct{})}
+	e.setState("running", "")
+	if e.pending = cfg.Await; e.pending {
+		e.setState("starting", errPending.Error())
 	}
 	return e, nil
 }
 
-// add takes over one line: "p, subject, object, action, effect", "g, user, role", a comment or nothing.
-func (e *Enforcer) add(line string) error {
-	line = strings.TrimSpace(line)
-	if line == "" || strings.HasPrefix(line, "#") {
-		return nil
+// Separate returns an enforcer, always the same, that has the policies of e, now and later, but default roles of its own. It is for another
+// door: who comes in there and gets a mighty role by default must not have it here. It awaits nothing. It must be called before the
+// first SetPolicy.
+func (e *Enforcer) Separate() (*Enforcer, error) {
+	if e.door == nil {
+		cfg := e.cfg
+		cfg.Await, cfg.DefaultRole = false, ""
+		var err error
+		if e.door, err = New(cfg); err != nil {
+			return nil, err
+		}
 	}
-	r := csv.NewReader(strings.NewReader(line))
-	r.TrimLeadingSpace = true
-	words, err := r.Read()
+	return e.door, nil
+}
+
+func (e *Enforcer) setState(state, reason string) {
+	e.state = State{State: state, Reason: reason, Since: time.Now(), Source: []string{"bundled policy"}, Rules: len(e.rules.policy)}
+	if len(e.cfg.Policy) > 0 {
+		e.state.Source = append(e.state.Source, "rbac.policy")
+	}
+	if e.stored != "" {
+		e.state.Source = append(e.state.Source, "etcd")
+	}
+}
+
+// Status tells which policy is in force, and whether the last one was refused.
+func (e *Enforcer) Status() State {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.state
+}
+
+var errPending = errors.New("the policy in etcd is not known yet")
+
+// Pending is an error until a right policy was set for the first time, when the configuration wants one to be awaited: what the rules known
+// so far allow might be denied.
+func (e *Enforcer) Pending() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case !e.pending:
+		return nil
+	case e.state.State == "failed":
+		return errors.New(e.state.Reason)
+	}
+	return errPending
+}
+
+// Changed returns a channel that is closed when another policy is in force: users may have lost rights.
+func (e *Enforcer) Changed() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.changed
+}
+
+// SetPolicy replaces the policy of etcd; an empty one drops it. One that is wrong is refused with a *LineError, where it is a line: then
+// the former one stays in force. Roles given by default stay, unless the policy now gives the user another one.
+func (e *Enforcer) SetPolicy(csv string) error {
+	if e.door != nil { // first, so that it is done when Changed tells
+		_ = e.door.SetPolicy(csv) // fails as this one does
+	}
+	rs, err := newRules(e.cfg, csv)
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if err != nil {
+		stays := "and the one before stays in force"
+		if e.pending {
+			stays = "and there is none before"
+		}
+		e.setState("failed", "the policy in etcd is refused, "+stays+": "+err.Error())
 		return err
 	}
-	for i := range words {
-		words[i] = strings.TrimSpace(words[i])
+	if csv == e.stored && e.state.State == "running" {
+		return nil
 	}
-	key, words := words[0], words[1:]
-	if key == "" || key[0] != 'p' && key[0] != 'g' {
-		return fmt.Errorf("want p or g first, not %q", key)
+	for user, role := range e.granted {
+		rs.grant(user, role)
 	}
-	section := key[:1]
-	def, ok := e.casbin.GetModel()[section][key]
-	if !ok {
-		return fmt.Errorf("the model does not define %s", key)
+	e.rules, e.stored, e.pending = rs, csv, false
+	e.setState("running", "")
+	clear(e.decided)
+	close(e.changed)
+	e.changed = make(chan struct{})
+	return nil
+}
+
+// TryPolicy tells what SetPolicy would say to a policy, and whether a user could do something under it.
+func (e *Enforcer) TryPolicy(csv, user, object, action string) (allowed bool, err error) {
+	rs, err := newRules(e.cfg, csv)
+	if err != nil {
+		return false, err
 	}
-	if section == "g" {
-		if want := strings.Count(def.Value, "_"); len(words) != want {
-			return fmt.Errorf("want %d words after %s, not %d", want, key, len(words))
-		}
-	} else {
-		if len(words) != len(def.Tokens) {
-			return fmt.Errorf("want %d words after %s (%s), not %d", len(def.Tokens), key, def.Value, len(words))
-		}
-		if i := slices.Index(def.Tokens, key+"_eft"); i >= 0 && words[i] != "allow" && words[i] != "deny" {
-			return fmt.Errorf("want the effect allow or deny, not %q", words[i])
-		}
+	e.mu.Lock()
+	role := e.granted[user]
+	e.mu.Unlock()
+	if role != "" {
+		rs.grant(user, role)
 	}
-	if slices.Contains(words, "") {
-		return errors.New("a word is empty")
-	}
-	if section == "g" {
-		e.roles[words[1]] = true
-		_, err = e.casbin.AddNamedGroupingPolicy(key, words)
-	} else {
-		_, err = e.casbin.AddNamedPolicy(key, words)
-	}
-	return err
+	allowed, err = rs.decide(rs.subjects(user, role), user, object, action)
+	return allowed && err == nil, nil
 }
 
 // Allowed tells whether a user may do an action (read, write, …) to an object. An error of the model counts as no.
@@ -160,40 +201,44 @@ func (e *Enforcer) allowed(r request) bool {
 	if allowed, ok := e.decided[r]; ok {
 		return allowed
 	}
-	allowed, err := e.casbin.Enforce(r.user, r.object, r.action)
+	allowed, err := e.rules.decide(e.rules.subjects(r.user, e.granted[r.user]), r.user, r.object, r.action)
 	allowed = allowed && err == nil
 	if len(e.decided) >= maxDecided {
 		clear(e.decided)
+		_ = e.rules.casbin.BuildRoleLinks() // it remembers what it was asked, too, until the roles are built anew
 	}
 	e.decided[r] = allowed
 	return allowed
 }
 
 // Permissions lists what the policies say about a user and the roles of that user, and what comes of it, sorted by object and action.
+// There are as many of them as a page can use.
 func (e *Enforcer) Permissions(user string) []Permission {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	subjects, err := e.casbin.GetImplicitRolesForUser(user)
-	if err != nil {
-		return nil
-	}
-	subjects = append(subjects, user)
-	seen := map[request]bool{}
 	list := []Permission{}
-	rules, _ := e.casbin.GetPolicy()
-	for _, rule := range rules {
-		if len(rule) < 3 || !slices.Contains(subjects, rule[0]) {
-			continue
-		}
-		r := request{user, rule[1], rule[2]}
-		if !seen[r] {
-			seen[r] = true
-			list = append(list, Permission{Object: r.object, Action: r.action, Allowed: e.allowed(r)})
-		}
+	for _, r := range e.mentioned(user) {
+		list = append(list, Permission{Object: r.object, Action: r.action, Allowed: e.Allowed(r.user, r.object, r.action)}) // others get their turn
 	}
 	slices.SortFunc(list, func(a, b Permission) int {
 		return strings.Compare(a.Object+"\x00"+a.Action, b.Object+"\x00"+b.Action)
 	})
+	return list
+}
+
+// mentioned lists what rules say about a user and the roles of that user.
+func (e *Enforcer) mentioned(user string) (list []request) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	subjects := e.rules.subjects(user, e.granted[user])
+	seen := map[request]bool{}
+	for _, rule := range e.rules.policy {
+		if len(rule) < 3 || !slices.Contains(subjects, rule[0]) {
+			continue
+		}
+		if r := (request{user, rule[1], rule[2]}); !seen[r] && len(list) < maxPermissions {
+			seen[r] = true
+			list = append(list, r)
+		}
+	}
 	return list
 }
 
@@ -204,13 +249,25 @@ func (e *Enforcer) Grant(user, role string) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.roles[user] {
+	if _, ok := e.granted[user]; ok {
 		return
 	}
-	if roles, err := e.casbin.GetRolesForUser(user); err != nil || len(roles) > 0 {
-		return
+	if len(e.granted) >= maxGranted {
+		for other, had := range e.granted {
+			e.revoke(other, had)
+			break
+		}
 	}
-	if added, err := e.casbin.AddGroupingPolicy(user, role); added && err == nil {
+	// It counts as soon as the policy gives the user no other role.
+	e.granted[user] = role
+	if e.rules.grant(user, role) {
 		clear(e.decided)
 	}
+}
+
+// revoke forgets a role given by default.
+func (e *Enforcer) revoke(user, role string) {
+	delete(e.granted, user)
+	e.rules.revoke(user, role)
+	clear(e.decided)
 }

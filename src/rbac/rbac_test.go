@@ -109,8 +109,16 @@ func TestPermissions(t *testing.T) {
 	if _, ok := got["node write"]; ok {
 		t.Error("node write is in nobody's rules for guests")
 	}
-	if len(e.Permissions("admin")) != 29 || len(e.Permissions("stranger")) != 0 {
+	if len(e.Permissions("admin")) != 32 || len(e.Permissions("stranger")) != 0 {
 		t.Error(len(e.Permissions("admin")), len(e.Permissions("stranger")))
+	}
+}
+
+func TestPermissionsAreBounded(t *testing.T) {
+	e := enforcer(t, Config{})
+	set(t, e, manyRules(2*maxPermissions))
+	if list := e.Permissions("any"); len(list) != maxPermissions || !list[0].Allowed {
+		t.Error(len(list))
 	}
 }
 

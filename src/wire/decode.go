@@ -51,7 +51,7 @@ func (d *Decoder) Decode(r io.Reader, p Protocol) (*Message, error) {
 	case !found && m.Format == FormatJSON: // an empty protobuf Obj is not written at all
 		err = ErrNoObj
 	case m.Body == nil && m.typed():
-		m.Body, err = d.body(m.Type, bytes.NewBuffer(m.Obj))
+		m.Body, err = d.body(m, bytes.NewBuffer(m.Obj))
 		m.Obj = nil
 	}
 	if err != nil {
@@ -62,7 +62,13 @@ func (d *Decoder) Decode(r io.Reader, p Protocol) (*Message, error) {
 
 // typed tells whether Obj is one that body decodes. A reply that reports an error carries a text instead of a graph.
 func (m *Message) typed() bool {
-	if m.Namespace != NamespaceGraph || m.Format != FormatJSON || m.Status >= 400 {
+	if m.Format != FormatJSON || m.Status >= 400 {
+		return false
+	}
+	if m.Namespace == NamespaceReplica {
+		return replicaBody(m.Type) != nil
+	}
+	if m.Namespace != NamespaceGraph {
 		return false
 	}
 	switch m.Type {
@@ -92,7 +98,7 @@ func (d *Decoder) text(r io.Reader, m *Message) (found bool, err error) {
 			m.Body, m.Obj = nil, nil // of an earlier Obj: the last one counts
 			if m.typed() && (m.Type != TypeSyncReply || m.Status != 0) {
 				var err error
-				m.Body, err = d.read(m.Type, dec)
+				m.Body, err = d.content(m, dec)
 				return err
 			}
 			raw, err := dec.ReadValue()
@@ -147,7 +153,7 @@ func (d *Decoder) obj(in io.Reader, n uint64, m *Message) (err error) {
 	part := &io.LimitedReader{R: in, N: int64(min(n, math.MaxInt64))}
 	m.Body, m.Obj = nil, nil // of an earlier Obj: the last one counts
 	if m.typed() {
-		m.Body, err = d.body(m.Type, part)
+		m.Body, err = d.body(m, part)
 	} else {
 		m.Obj, err = io.ReadAll(part)
 	}
@@ -225,13 +231,21 @@ func (d *Decoder) reset(r io.Reader) *jsontext.Decoder {
 }
 
 // body decodes r, the text of one Obj.
-func (d *Decoder) body(typ string, r io.Reader) (Body, error) {
+func (d *Decoder) body(m *Message, r io.Reader) (Body, error) {
 	dec := d.reset(r)
-	b, err := d.read(typ, dec)
+	b, err := d.content(m, dec)
 	if err == nil {
 		err = end(dec)
 	}
 	return b, err
+}
+
+// content decodes the next value of dec as the Obj of m.
+func (d *Decoder) content(m *Message, dec *jsontext.Decoder) (Body, error) {
+	if m.Namespace == NamespaceReplica {
+		return d.replica(m.Type, dec)
+	}
+	return d.read(m.Type, dec)
 }
 
 // read decodes the next value of dec as the Obj of a Graph message.

@@ -263,7 +263,8 @@ func (m *Merger) prune(tx *graph.Tx, s *Sync) {
 	}
 }
 
-// syncItem takes one element of a Sync: added when unknown, updated when that is what an update message could do, else replaced.
+// syncItem takes one element of a Sync: added when unknown, updated when that is what an update message could do, else replaced. What
+// others have changed in it meanwhile goes, but the element stays: links that others made to it must not go with it.
 // An element of another origin stays; only agents, who relay what was published to them, may update theirs.
 func (m *Merger) syncItem(tx *graph.Tx, it item) error {
 	old := it.stored(tx)
@@ -277,9 +278,18 @@ func (m *Merger) syncItem(tx *graph.Tx, it item) error {
 		return m.update(tx, old, it)
 	case old.like(it) && it.Revision > old.Revision:
 		return m.update(tx, old, it)
-	case old.like(it) && it.Revision == old.Revision && field.Equal(it.Metadata, old.Metadata):
+	case old.like(it) && field.Equal(it.Metadata, old.Metadata):
 		m.say(it.ID, it.Revision)
 		return nil
+	case old.like(it):
+		if err := m.admit(it); err != nil {
+			return err
+		}
+		at := it.UpdatedAt
+		if at < old.UpdatedAt {
+			at = 0
+		}
+		return m.replace(tx, old, it.Metadata, at, it.Revision)
 	}
 	if err := m.delete(tx, old, old); err != nil {
 		return err

@@ -118,9 +118,9 @@ func TestMerge(t *testing.T) {
 		{agent, msg(TypeSync, &Sync{
 			Nodes: []*graph.Node{node("a", 4, "d", map[string]any{"e": 5}, "y", 6), node("b", 2, "k", 1), node("c", 1)},
 			Edges: []*graph.Edge{func() *graph.Edge { e := edge("ab", "a", "b"); e.Revision = 3; return e }(), edge("ac", "a", "c")}}),
-			"NodeDeleted odd r0, NodeUpdated b r2, NodeAdded c r1, EdgeDeleted ab r3, EdgeAdded ab r3, EdgeAdded ac r1", ""},
+			"NodeDeleted odd r0, NodeUpdated b r2, NodeAdded c r1, EdgeUpdated ab r4, EdgeAdded ac r1", ""},
 		{agent, msg(TypeSync, &Sync{Nodes: []*graph.Node{node("b", 1), node("c", 1)}}),
-			"EdgeDeleted ab r3, EdgeDeleted ac r1, NodeDeleted a r4, NodeDeleted b r2, NodeAdded b r1", ""},
+			"EdgeDeleted ab r4, EdgeDeleted ac r1, NodeDeleted a r4, NodeUpdated b r3", ""},
 
 		// A publisher: its claims of origin do not count, what it sends must be valid, it may touch everything.
 		{publisher, msg(TypeSync, &Sync{Nodes: []*graph.Node{node("p", 1), node("q", 1), {Element: graph.Element{ID: "bad"}}},

@@ -26,8 +26,8 @@ const dialTimeout = 10 * time.Second
 // DialOptions say whom to connect to and as whom. Only Addr, Path and ClientType
 // are mandatory.
 type DialOptions struct {
-	Addr, Path                                     string      // "127.0.0.1:8082", "/ws/agent/topology"
-	TLS                                            *tls.Config // nil: no TLS
+	Addr, Path                                     string             // "127.0.0.1:8082", "/ws/agent/topology"
+	TLS                                            func() *tls.Config // asked for each attempt, as certificates change; nil, or nil from it: no TLS
 	HostID, ClientType, Protocol                   string
 	Namespaces                                     []string
 	GremlinFilter, UpdatePolicy, PersistencePolicy string
@@ -52,9 +52,16 @@ func (o DialOptions) withDefaults() DialOptions {
 	return o
 }
 
+func (o DialOptions) tls() *tls.Config {
+	if o.TLS == nil {
+		return nil
+	}
+	return o.TLS()
+}
+
 func (o DialOptions) url() string {
 	scheme := "ws"
-	if o.TLS != nil {
+	if o.tls() != nil {
 		scheme = "wss"
 	}
 	return (&url.URL{Scheme: scheme, Host: o.Addr, Path: o.Path}).String()
@@ -126,7 +133,7 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	transport := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, TLSClientConfig: o.TLS,
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: o.tls(),
 		DialContext:       (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext,
 		DisableKeepAlives: true,                                                   // a refused attempt leaves no connection behind
 		TLSNextProto:      map[string]func(string, *tls.Conn) http.RoundTripper{}, // HTTP/1.1: HTTP/2 cannot be upgraded

@@ -62,7 +62,7 @@ func TestDialErrors(t *testing.T) {
 		{tlsAddr, "/", &tls.Config{}, 0, "certificate"},
 		{addr, "/", &tls.Config{}, 0, "HTTP response to HTTPS client"},
 	} {
-		_, err := Dial(t.Context(), DialOptions{Addr: c.addr, Path: c.path, TLS: c.tls, ClientType: "agent"})
+		_, err := Dial(t.Context(), DialOptions{Addr: c.addr, Path: c.path, TLS: func() *tls.Config { return c.tls }, ClientType: "agent"})
 		var dial *DialError
 		if !errors.As(err, &dial) {
 			t.Errorf("%s%s: %v is no DialError", c.addr, c.path, err)
@@ -110,7 +110,7 @@ func TestTLS(t *testing.T) {
 	h := httptest.NewTLSServer(s.Endpoint)
 	defer h.Close()
 	c, err := Dial(t.Context(), DialOptions{Addr: h.Listener.Addr().String(), Path: "/ws/test", ClientType: "agent",
-		TLS: h.Client().Transport.(*http.Transport).TLSClientConfig})
+		TLS: func() *tls.Config { return h.Client().Transport.(*http.Transport).TLSClientConfig }})
 	if err != nil {
 		t.Fatal(err)
 	}

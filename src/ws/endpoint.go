@@ -25,9 +25,9 @@ type EndpointOptions struct {
 	Path                string // "/ws/subscriber": what Authorize is asked for, and the metrics label
 	HostID, ServiceType string // of this server, told to every client
 	// Authenticate says who is calling and which cookies to give back; the text of
-	// its error is the body of the 401.
+	// its error is the body of the 401, or of the Status() that it has.
 	Authenticate func(r *http.Request) (user string, cookies []*http.Cookie, err error)
-	// Authorize may refuse a known user: 403.
+	// Authorize may refuse a known user: 403. Reauthorize asks it again.
 	Authorize func(user, path string) bool
 	Connect   Connect
 	Config    Config
@@ -218,7 +218,14 @@ func (e *Endpoint) admit(w http.ResponseWriter, r *http.Request, peer *Peer) *re
 	case err != nil && crossSite:
 		return &refusal{http.StatusForbidden, "origin", fmt.Sprintf("origin %s needs an explicit token: %s", r.Header.Get("Origin"), err)}
 	case err != nil:
-		return &refusal{http.StatusUnauthorized, "unauthenticated", err.Error()}
+		status := http.StatusUnauthorized
+		if known, ok := errors.AsType[interface {
+			error
+			Status() int
+		}](err); ok {
+			status = known.Status()
+		}
+		return &refusal{status, "unauthenticated", err.Error()}
 	}
 	for _, cookie := range cookies {
 		http.SetCookie(w, cookie)
@@ -236,6 +243,9 @@ func (e *Endpoint) admit(w http.ResponseWriter, r *http.Request, peer *Peer) *re
 	return e.take(r, peer.HostID)
 }
 
+// maxPeers bounds the connections of an endpoint: each may hold as much as Config.QueueBytes.
+const maxPeers = 10_000
+
 // take takes a host id. One whose connection is just ending is waited for: a
 // client that closes and comes back at once is no duplicate.
 func (e *Endpoint) take(r *http.Request, hostID string) *refusal {
@@ -245,14 +255,16 @@ func (e *Endpoint) take(r *http.Request, hostID string) *refusal {
 		e.mu.Lock()
 		other := e.taken[hostID]
 		ending := other != nil && other.conn != nil && other.conn.over()
-		stopping := e.stopping
-		if other == nil && !stopping {
+		stopping, full := e.stopping, len(e.taken) >= maxPeers
+		if other == nil && !stopping && !full {
 			e.taken[hostID] = &connection{addr: r.RemoteAddr, gone: make(chan struct{})}
 		}
 		e.mu.Unlock()
 		switch {
 		case stopping:
 			return &refusal{http.StatusServiceUnavailable, "stopping", "server is stopping"}
+		case full && other == nil:
+			return &refusal{http.StatusServiceUnavailable, "full", fmt.Sprintf("%d peers are connected to %s already", maxPeers, e.o.Path)}
 		case other == nil:
 			return nil
 		}
@@ -272,11 +284,12 @@ func (e *Endpoint) take(r *http.Request, hostID string) *refusal {
 
 func (e *Endpoint) accept(c *Conn) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.taken[c.peer.HostID].conn = c
 	if e.stopping {
 		c.Close(StatusGoingAway, "server is stopping")
 	}
+	e.mu.Unlock()
+	e.reauthorize(c) // what Reauthorize found changed before it could see this connection
 }
 
 // connect checks what the contract wants checked after the 101, then asks the owner.

@@ -359,13 +359,17 @@ class Host:
     def http(self, url, user="", password="", body=None, timeout=10):
         """Ask a service from the host, with Python alone: the JSON it answers. Failed tells the status."""
         script = """
-import base64, json, sys, urllib.error, urllib.request
+import base64, json, ssl, sys, urllib.error, urllib.request
 url, user, password, body, timeout = json.load(sys.stdin)
 request = urllib.request.Request(url, body and json.dumps(body).encode(), {'Accept': 'application/json'})
 if user:
     request.add_header('Authorization', 'Basic ' + base64.b64encode(('%s:%s' % (user, password)).encode()).decode())
 try:
-    sys.stdout.write(urllib.request.urlopen(request, timeout=timeout).read().decode())
+    tls = None
+    if url.startswith('https:'):
+        tls = ssl.create_default_context(cafile='/etc/skydive/tls/ca.crt')
+        tls.load_cert_chain('/etc/skydive/tls/client.crt', '/etc/skydive/tls/client.key')
+    sys.stdout.write(urllib.request.urlopen(request, timeout=timeout, context=tls).read().decode())
 except urllib.error.HTTPError as error:
     sys.exit('%s: %s %s' % (url, error, error.read().decode()))
 except OSError as error:
@@ -380,10 +384,10 @@ except OSError as error:
         wanted = [word for unit in units or ("skydive-analyzer", "skydive-agent") for word in ("-u", unit)]
         return self.output("journalctl", "--no-pager", "-n", str(lines), *wanted, check=False)
 
-    def play(self, playbook=PLAYBOOK, inventory="inventory/hosts.localhost", variables=None, checkout="/skydive", fails=False, **options):
+    def play(self, playbook=PLAYBOOK, inventory="inventory/hosts.localhost", variables=None, checkout="/skydive", fails=False, environ=None, **options):
         """Run a playbook on the host itself (kind …-controller, checkout mounted), as lab.play does on this machine."""
         argv, version = arguments("ansible-playbook", playbook, inventory, variables, **options), self.output("ansible-playbook --version")
-        environ = {"ANSIBLE_NOCOLOR": "1", "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
+        environ = {"ANSIBLE_NOCOLOR": "1", "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8", **(environ or {})}
         begin = time.monotonic()
         done = self.run("env", "-C", checkout, *argv, check=False, timeout=580, env=environ)
         play = Play(done.returncode, done.stdout + done.stderr, time.monotonic() - begin, re.search(r"core (\S+?)\]", version).group(1))

@@ -11,6 +11,7 @@ import os
 import re
 import time
 
+import keystone
 import lab
 
 NEXT = "v99.0.0"
@@ -33,7 +34,7 @@ PLATFORMS = {"bookworm": "Debian 12", "trixie": "Debian 13"}
 class Row:
     mode: str
     topology: str
-    auth: str  # "none", "basic", or "keystone": then the API is closed in this version
+    auth: str  # "none", "basic", "basic, TLS" or "keystone"
     kind: str  # of the hosts
     sample: str = ""  # inventory/NAME; empty: an inventory made here
     absent: tuple = ()  # probes that it asks for and this version does not have
@@ -46,6 +47,10 @@ class Row:
             self.mode, self.topology, self.auth, ", Debian 13" if "trixie" in self.kind else "")
 
     @property
+    def tls(self):
+        return self.auth.endswith("TLS")
+
+    @property
     def local(self):
         """The inventory says localhost: Ansible runs on the host, from the checkout that is mounted there."""
         return self.sample.startswith("hosts.localhost")
@@ -54,10 +59,10 @@ class Row:
 def rows():
     made = []
     kinds = {"binary": "bookworm", "package": "bookworm", "podman": "bookworm-podman", "docker": "bookworm-docker"}
-    short = {("package", "2 analyzers, 3 agents", "basic")}
+    short = {("package", "2 analyzers, 3 agents", "basic, TLS")}
     for mode, kind in kinds.items():
         for topology in TOPOLOGIES:
-            for auth in ("none", "basic"):
+            for auth in ("none", "basic", "basic, TLS"):
                 made.append(Row(mode, topology, auth, kind, short=(mode, topology, auth) in short))
     made += [Row("binary", "all-in-one", "basic", "trixie"), Row("package", "all-in-one", "basic", "trixie"),
              Row("podman", "1 analyzer, 2 agents", "basic", "trixie-podman"), Row("docker", "all-in-one", "basic", "trixie-docker")]
@@ -101,17 +106,32 @@ class Course:
                        "os": PLATFORMS[row.kind.split("-")[0]], "outcome": "did not end"}
         if not row.sample:
             self.inventory = self.lab.inventory(self.analyzers, self.agents, {
-                **self.of_mode(0), "skydive_auth_type": "" if row.auth == "none" else row.auth, "skydive_etcd_insecure": analyzers > 1})
+                **self.of_mode(0), **self.certificates(), "skydive_auth_type": "" if row.auth == "none" else "basic",
+                "skydive_etcd_insecure": analyzers > 1 and not row.tls})
         elif row.local:
             self.inventory = "inventory/" + row.sample
         else:
             self.inventory = self.lab.sample(row.sample, dict(zip(("10.0.0.4", "10.0.0.9"), hosts)))
+
+    def certificates(self):
+        """Variables that name what skydive tls init makes for the analyzers and, another pair, for whoever connects to them."""
+        if not self.row.tls:
+            return {}
+        pki = self.lab.work / ("pki-" + self.row.mode + self.row.topology.replace(" ", ""))
+        lab.run([lab.ROOT / "build" / "skydive", "tls", "init", "--dir", pki, "analyzer=" + ",".join(host.address for host in self.analyzers), "agent"])
+        files = {"ca_cert": "ca.crt", "server_cert": "analyzer/server.crt", "server_key": "analyzer/server.key",
+                 "client_cert": "agent/client.crt", "client_key": "agent/client.key"}
+        return {"skydive_tls_" + name: str(pki / file) for name, file in files.items()}
 
     def of_mode(self, which):
         return {name: value.format(root=self.root) for name, value in MODES[self.row.mode][which].items()}
 
     def play(self, playbook=lab.PLAYBOOK, variables=None, **options):
         play = self.hosts[0].play if self.row.local else self.lab.play
+        if self.row.auth == "keystone":
+            # Where Keystone is; its administrator is known from the environment, as after "source openrc".
+            variables = {"skydive_os_auth_url": self.test.keystone + "/v3", **(variables or {})}
+            options["environ"] = {"OS_AUTH_URL": self.test.keystone + "/v3", "OS_USERNAME": "admin", "OS_PASSWORD": keystone.PASSWORD}
         result = play(playbook, self.inventory, variables, **options)
         self.result["ansible"] = result.version
         return result
@@ -155,31 +175,33 @@ class Course:
     def verify(self, version=None):
         """Every host's agent reports what its kernel has, live, and every host can ask every analyzer."""
         names = {host.name for host in self.agents}
-        user, password = self.row.user if self.row.auth == "basic" else ("", "")
+        user, password = self.row.user if self.row.auth != "none" else ("", "")
         if user and not password:
             password = re.search(r"(?m)^skydive_password: (.*)$", self.analyzers[0].output("cat", "/etc/skydive/credentials.yml")).group(1)
-        analyzers = {host: "http://" + self.address(host, "analyzer") for host in self.analyzers}
-        agents = {host: "http://" + self.address(host, "agent") for host in self.agents}
-        # While the API of the analyzers is closed, the agents tell what they see.
-        asked = [(host, [agents[host]], {host.name}) for host in agents] if self.row.auth == "keystone" else [
-            (host, analyzers.values(), names) for host in self.hosts]
+        scheme = "https://" if self.row.tls else "http://"
+        analyzers = {host: scheme + self.address(host, "analyzer") for host in self.analyzers}
+        # An agent alone on its host has no certificate of a server, and listens on loopback.
+        agents = {host: (scheme if host in self.analyzers else "http://") + self.address(host, "agent") for host in self.agents}
         for host in self.agents:
             host.run("ip", "link", "add", "mx0", "type", "bridge")
         try:
-            for host, urls, wanted in asked:
-                def hosts(gremlin):
-                    answers = [host.http(url + "/api/topology", user, password, {"GremlinQuery": gremlin}) or [] for url in urls]
-                    return {name for answer in answers for name in answer}
-                for gremlin in ("G.V().Has('Type', 'host').Values('Name')", "G.V().Has('Name', 'mx0').In().Has('Type', 'host').Values('Name')"):
-                    lab.wait(lambda: hosts(gremlin) == wanted, 60, lambda: "%s for %s asked by %s, but %s" % (wanted, gremlin, host.name, hosts(gremlin)))
+            for host in self.hosts:
+                for url in analyzers.values():
+                    def hosts(gremlin):
+                        return set(host.http(url + "/api/topology", user, password, {"GremlinQuery": gremlin}) or [])
+                    for gremlin in ("G.V().Has('Type', 'host').Values('Name')", "G.V().Has('Name', 'mx0').In().Has('Type', 'host').Values('Name')"):
+                        lab.wait(lambda: hosts(gremlin) == names, 60, lambda: "%s for %s asked by %s at %s, but %s" % (
+                            names, gremlin, host.name, url, hosts(gremlin)))
         finally:
             for host in self.agents:
                 host.run("ip", "link", "delete", "mx0")
         for host, url in analyzers.items():
-            if self.row.auth != "keystone":
-                connected = host.http(url + "/api/status", user, password)["Agents"]
-                self.test.assertEqual({name for name, agent in connected.items() if agent["IsConnected"]}, names)
-                self.test.assertEqual(host.http(url + "/api", user, password)["Version"], version or self.version)
+            connected = host.http(url + "/api/status", user, password)["Agents"]
+            self.test.assertEqual({name for name, agent in connected.items() if agent["IsConnected"]}, names)
+            self.test.assertEqual(host.http(url + "/api", user, password)["Version"], version or self.version)
+            if self.row.tls:
+                with self.test.assertRaisesRegex(lab.Failed, "400"):
+                    host.http(url.replace("https:", "http:") + "/api")
         for host, url in agents.items():
             self.test.assertEqual(host.http(url + "/api")["Version"], version or self.version)
             status = host.http(url + "/api/status")

@@ -85,8 +85,6 @@ def table(rows):
         lines.append("| %s |" % " | ".join([
             "`%s`" % row["inventory"] if row["inventory"] else "made by the test", row["mode"], row["topology"], row["auth"], platform(row),
             row.get("ansible", ""), *seconds, row["outcome"]]))
-    for mode in matrix.MODES:
-        lines.append("| | %s | any | TLS | | | | | not in this version: the services refuse `tls.*` |" % mode)
     return "\n".join(lines) + "\n"
 
 

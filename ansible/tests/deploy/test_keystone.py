@@ -1,37 +1,15 @@
 """The Keystone part of the roles, against a real Keystone: projects, users and roles, and what is said when it cannot be done."""
 
+import base64
 import json
 import unittest
 import urllib.error
 import urllib.request
 
+import keystone
 import lab
 
-lab.KINDS["bookworm-keystone"] = ("bookworm", ["keystone", "mariadb-server", "python3-pymysql"])
-
-ADMIN, OTHER = "adm:in %s", "o'ther"
-# As its bootstrap leaves it: one administrator, one region. The distribution's own unit spins until there is a database.
-SETUP = r"""
-set -e
-systemctl kill -s KILL keystone
-systemctl mask --now keystone
-mysql -e "CREATE DATABASE keystone CHARACTER SET utf8; CREATE USER keystone@localhost IDENTIFIED BY 'x'; GRANT ALL ON keystone.* TO keystone@localhost"
-cat >/etc/keystone/keystone.conf <<EOF
-[database]
-connection = mysql+pymysql://keystone:x@localhost/keystone?unix_socket=/run/mysqld/mysqld.sock
-[token]
-provider = fernet
-[cache]
-enabled = false
-EOF
-su -s /bin/sh keystone -c 'keystone-manage db_sync'
-keystone-manage fernet_setup --keystone-user keystone --keystone-group keystone
-keystone-manage credential_setup --keystone-user keystone --keystone-group keystone
-url=http://ADDRESS:5000
-keystone-manage bootstrap --bootstrap-password 'adm:in %s' --bootstrap-region-id RegionOne \
-    --bootstrap-admin-url http://ADDRESS:1 --bootstrap-internal-url $url/v3 --bootstrap-public-url $url/v3/
-systemd-run --quiet --unit keystone-test --uid keystone --gid keystone keystone-wsgi-public --host ADDRESS --port 5000
-"""
+ADMIN, OTHER = keystone.PASSWORD, "o'ther"
 USER, SERVICE = "ann", "skydive.service"
 
 
@@ -41,8 +19,7 @@ class Keystone(lab.Case):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.url = "http://%s:5000" % cls.keystone.address
-        cls.keystone.run(SETUP.replace("ADDRESS", cls.keystone.address), timeout=240)
+        cls.url = keystone.start(cls.keystone)
         lab.wait(lambda: cls.ask("GET", "/", check=False)[0] == 200, 60, "an answer of Keystone")
         cls.token = cls.login("admin", ADMIN, {"project": {"name": "admin", "domain": {"id": "default"}}})[1]
 
@@ -98,12 +75,31 @@ class Keystone(lab.Case):
         self.assertEqual(self.login(SERVICE, password, {"project": {"name": "service", "domain": {"id": "default"}}})[0], 201)
         self.assertEqual(self.roles(USER, "skydive"), {"member"})
         self.assertEqual(self.roles(SERVICE, "service"), {"reader"})
-        # Until this version can ask Keystone the API is closed, and the agents go on.
-        for path in ("/api/status", "/api/config/host_id"):
-            with self.assertRaises(urllib.error.HTTPError) as caught:
-                urllib.request.urlopen("http://%s:8082%s" % (self.h1.address, path), timeout=10)
-            self.assertEqual(caught.exception.code, 501)
-            self.assertIn("Authentication by keystone comes with a later version", caught.exception.read().decode())
+        self.users_are_let_in_as_their_role_says()
+
+    def api(self, path, user=USER, password=OTHER, body=None):
+        """Status and text of what the analyzer answers."""
+        request = urllib.request.Request("http://%s:8082%s" % (self.h1.address, path), body and json.dumps(body).encode())
+        request.add_header("Authorization", "Basic " + base64.b64encode(("%s:%s" % (user, password)).encode()).decode())
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def users_are_let_in_as_their_role_says(self):
+        capture = {"GremlinQuery": "G.V().Has('Name', 'none')"}
+        self.assertEqual(self.api("/api/status")[0], 200)
+        self.assertEqual(self.api("/api/capture", body=capture)[0], 200)
+        self.assertEqual(self.api("/api/status", password="wrong")[0], 401)
+        # Who may log in to Keystone, but is of another project, stays outside.
+        self.assertEqual(self.api("/api/status", user="admin", password=ADMIN)[0], 401)
+        environ = {"SKYDIVE_USERNAME": USER, "SKYDIVE_PASSWORD": OTHER, "SKYDIVE_ANALYZER": self.h1.address + ":8082"}
+        self.h1.run("skydive", "client", "rbac", "policy", "set", "-", env=environ, input="p, ann, capture, write, deny\n")
+        lab.wait(lambda: self.api("/api/capture", body=capture)[0] == 405, 10, "the role of ann")
+        self.assertEqual(self.api("/api/capture")[0], 200)
+        self.h1.run("skydive", "client", "rbac", "policy", "delete", env=environ)
+        lab.wait(lambda: self.api("/api/capture", body=capture)[0] == 200, 10, "the end of the policy")
 
     def test_4_second_run_changes_nothing(self):
         self.assertUnchanged(self.deploy())

@@ -7,12 +7,13 @@ import os
 import re
 import unittest
 
+import keystone
 import lab
 import matrix
 
 
 class Matrix(lab.Case):
-    KIND, COUNT = "bookworm", 1
+    KIND, COUNT, KEYSTONE = "bookworm", 1, False
 
     @classmethod
     def setUpClass(cls):
@@ -23,6 +24,8 @@ class Matrix(lab.Case):
         cls.all = [cls.lab.host("h%d" % number, cls.KIND, mounts, wait_for=False) for number in range(1, cls.COUNT + 1)]
         for host in cls.all:
             lab.wait(host.booted, 90, "boot of " + host.name)
+        if cls.KEYSTONE:
+            cls.keystone = keystone.start(cls.lab.host("keystone", "bookworm-keystone"))
 
 
 def classes(everything):
@@ -33,7 +36,7 @@ def classes(everything):
         tests = {"test_%02d_%s" % (number, re.sub(r"\W+", "_", row.name)): lambda self, row=row: matrix.Course(self, row, self.all).run()
                  for number, row in enumerate(mine, 1)}
         yield type("Matrix" + "".join(word.capitalize() for word in kind.split("-")), (Matrix,), {
-            **tests, "__module__": __name__, "KIND": kind, "COUNT": max(max(matrix.TOPOLOGIES[row.topology]) for row in mine)})
+            **tests, "__module__": __name__, "KIND": kind, "KEYSTONE": any(row.auth == "keystone" for row in mine), "COUNT": max(max(matrix.TOPOLOGIES[row.topology]) for row in mine)})
 
 
 globals().update({case.__name__: case for case in classes(os.environ.get("SKYDIVE_DEPLOY") == "all")})

@@ -16,7 +16,6 @@ import (
 	"skydive/src/probe"
 	"skydive/src/pubsub"
 	"skydive/src/query"
-	"skydive/src/ws"
 )
 
 func agentCommand(env *environment) *cli.Command {
@@ -50,6 +49,9 @@ func agentCommand(env *environment) *cli.Command {
 }
 
 func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
+	if cfg.TLS.ClientCert != "" && cfg.TLS.ServerCert == "" && !cfg.Agent.Listen.Loopback() {
+		return nil, fmt.Errorf("agent.listen: %s would be reached in clear text although TLS is on: set tls.server_cert and tls.server_key, or listen on 127.0.0.1", cfg.Agent.Listen)
+	}
 	origin := "agent." + cfg.HostID
 	s, err := newService("agent", cfg.Agent.Auth.API.Backend, cfg, log, probe.TID(origin))
 	if err != nil {
@@ -72,17 +74,14 @@ func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
 		return nil, err
 	}
 	metrics := pubsub.NewMetrics(s.registry)
-	publisher := pubsub.NewPublisher(pubsub.PublisherOptions{Endpoint: s.endpoint("/ws/publisher", s.users), Graph: s.graph, Source: "publisher", Metrics: metrics, Host: cfg.HostID, Own: origin})
-	subscribers := pubsub.NewSubscribers(pubsub.SubscriberOptions{Endpoint: s.endpoint("/ws/subscriber", s.users), Graph: s.graph, Metrics: metrics})
+	publisher := pubsub.NewPublisher(pubsub.PublisherOptions{Endpoint: s.endpoint("/ws/publisher"), Graph: s.graph, Source: "publisher", Metrics: metrics, Host: cfg.HostID, Own: origin})
+	subscribers := pubsub.NewSubscribers(pubsub.SubscriberOptions{Endpoint: s.endpoint("/ws/subscriber"), Graph: s.graph, Metrics: metrics})
 	var analyzers []string
 	for _, a := range cfg.AnalyzerAddresses() {
 		analyzers = append(analyzers, a.String())
 	}
-	dial := ws.DialOptions{
-		HostID: cfg.HostID, ClientType: "agent", Protocol: "protobuf", PersistencePolicy: pubsub.DeleteOnDisconnect,
-		Username: cfg.Agent.Auth.Cluster.Username, Password: cfg.Agent.Auth.Cluster.Password, Cookies: cookies(cfg),
-		Config: s.socketConfig(), Metrics: s.sockets, Logger: log,
-	}
+	dial := s.dial(cfg.Agent.Auth.Cluster.Username, cfg.Agent.Auth.Cluster.Password)
+	dial.Protocol, dial.PersistencePolicy = "protobuf", pubsub.DeleteOnDisconnect
 	forwarder := agent.New(agent.Options{Graph: s.graph, Analyzers: analyzers, Logger: log, Registerer: s.registry, Dial: dial})
 	packets, err := newPackets(s, forwarder, dial, analyzers)
 	if err != nil {
@@ -102,6 +101,7 @@ func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
 			"TopologyProbes": func() any { return supervisor.Status() },
 			"FlowProbes":     func() any { return packets.captures.Types() },
 			"Flows":          func() any { return packets.sender.Status() },
+			"TLS":            s.certs.Status,
 		},
 		Sockets: map[string]http.Handler{publisher.Path(): publisher, subscribers.Path(): subscribers},
 	})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -53,29 +54,30 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 	if err != nil {
 		return nil, err
 	}
+	if s.certs.Enabled() && s.certs.Server() == nil {
+		return nil, errors.New("TLS is on, and the analyzer has no certificate of its own: set tls.server_cert and tls.server_key")
+	}
 	cluster, err := s.authenticator(cfg.Analyzer.Auth.Cluster.Backend, "admin")
 	if err != nil {
 		return nil, err
 	}
-	store, err := etcd.New(etcd.Config{
-		Embedded: cfg.Etcd.Embedded, Listen: cfg.Etcd.Listen.String(), Servers: etcdServers(cfg), Name: cfg.Etcd.Name,
-		DataDir: env.stateDir(cfg.Etcd.DataDir, log), Peers: cfg.Etcd.Peers,
-		MaxWALFiles: cfg.Etcd.MaxWALFiles, MaxSnapFiles: cfg.Etcd.MaxSnapFiles, ClientTimeout: cfg.Etcd.ClientTimeout, Debug: cfg.Etcd.Debug,
-	}, etcd.Options{Log: log, WhoListens: api.WhoListens})
+	store, err := newStore(env, s, cluster)
 	if err != nil {
 		return nil, err
 	}
 	metrics := pubsub.NewMetrics(s.registry)
-	agents := analyzer.NewAgents(analyzer.AgentsOptions{Endpoint: s.endpoint("/ws/agent/topology", cluster), Graph: s.graph, Metrics: metrics})
-	publisher := pubsub.NewPublisher(pubsub.PublisherOptions{Endpoint: s.endpoint("/ws/publisher", s.users), Graph: s.graph, Source: "publisher", Metrics: metrics})
+	agents := analyzer.NewAgents(analyzer.AgentsOptions{Endpoint: s.clusterEndpoint("/ws/agent/topology", cluster), Graph: s.graph, Metrics: metrics})
+	publisher := pubsub.NewPublisher(pubsub.PublisherOptions{Endpoint: s.endpoint("/ws/publisher"), Graph: s.graph, Source: "publisher", Metrics: metrics})
 	kept := newArchives(env, s)
-	past := pubsub.SubscriberOptions{Endpoint: s.endpoint("/ws/subscriber", s.users), Graph: s.graph, Metrics: metrics}
+	past := pubsub.SubscriberOptions{Endpoint: s.endpoint("/ws/subscriber"), Graph: s.graph, Metrics: metrics}
 	if kept.topology != nil {
 		past.History = kept.topology
 	}
 	subscribers := pubsub.NewSubscribers(past)
+	both := pubsub.NewBoth(pubsub.PublisherOptions{Endpoint: s.endpoint("/ws/pubsub"), Graph: s.graph, Source: "publisher", Metrics: metrics}, past)
 	listen := ""
-	if flowProtocol(cfg, !cluster.Open()) == agent.FlowUDP {
+	closed := !cluster.Open() || s.certs.Enabled()
+	if flowProtocol(cfg, closed) == agent.FlowUDP {
 		listen = cfg.Analyzer.Listen.String()
 	}
 	var keeper analyzer.Store
@@ -83,27 +85,42 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 		keeper = kept.flows
 	}
 	flows := analyzer.NewFlows(analyzer.FlowsOptions{
-		Agents: agents, Listen: listen, Intake: s.endpoint("/ws/agent/flow", cluster), Feed: s.endpoint("/ws/subscriber/flow", s.users),
+		Agents: agents, Listen: listen, Intake: s.clusterEndpoint("/ws/agent/flow", cluster), Feed: s.endpoint("/ws/subscriber/flow"),
 		Store: keeper, MaxBuffer: cfg.Analyzer.Flow.MaxBufferSize, Logger: log, Registerer: s.registry,
 	})
+	replicas := s.newReplicas(cluster, agents, kept, publisher, both.Publisher())
+	peering, err := s.newPeering(store)
+	if err != nil {
+		return nil, err
+	}
 	live, packets := analyzer.NewLiveFlows(agents, log, s.registry), analyzer.NewLivePackets(agents, log, s.registry)
 	imported, err := flowOptions(cfg)
 	if err != nil {
 		return nil, err
 	}
 	o := ondemand.Options{
-		Graph: s.graph, Ask: agents.Request, Away: analyzer.ErrNoAgent, Notify: subscribers.Broadcast, Logger: log, Registerer: s.registry,
+		Graph: s.graph, Ask: agents.Request, Away: analyzer.ErrNoAgent, Logger: log, Registerer: s.registry,
 		Watch: func(ctx context.Context, prefix string, fn func(string, []byte, bool)) error {
 			return store.Watch(ctx, prefix, func(e etcd.Event) { fn(e.Key, e.Value, e.Synced) })
 		},
+		Notify: func(namespace, typ string, obj []byte) {
+			subscribers.Broadcast(namespace, typ, obj)
+			both.Broadcast(namespace, typ, obj)
+		},
 	}
-	captures, injections := ondemand.NewCaptures(o), ondemand.NewInjections(o)
-	for _, run := range []func(context.Context) error{store.Run, agents.Run, publisher.Run, subscribers.Run, captures.Run, injections.Run} {
+	o.Leads = s.elect(store, "ondemand-client-Capture")
+	captures := ondemand.NewCaptures(o)
+	o.Leads = s.elect(store, "ondemand-client-PacketInjection")
+	injections := ondemand.NewInjections(o)
+	s.add(s.followPolicy(store))
+	for _, run := range []func(context.Context) error{
+		store.Run, agents.Run, replicas.Run, publisher.Run, subscribers.Run, both.Run, peering.Run, captures.Run, injections.Run,
+	} {
 		s.add(run)
 	}
 	s.add(func(ctx context.Context) error { return kept.run(ctx, s.graph, flows.Run) })
 	s.add(func(ctx context.Context) error { return startupCapture(ctx, cfg, store, log) })
-	warnings := analyzerWarnings(cfg, s.users, cluster)
+	warnings := analyzerWarnings(cfg, s.users, closed)
 	for _, w := range warnings {
 		log.Warn(w)
 	}
@@ -124,6 +141,9 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 		},
 		Pcap:     func(ctx context.Context, r io.Reader) error { return importPcap(ctx, flows, imported, r) },
 		Config:   cfg.Get,
+		Check:    func(user, object, action string) any { return s.enforcer.Check(user, object, action) },
+		Policy:   policy{store},
+		Rights:   s.enforcer,
 		Warnings: func() []string { return warnings },
 		Health: func() error {
 			if store.Status().State != "running" {
@@ -135,46 +155,33 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 			"Agents":      func() any { return agents.Status() },
 			"Publishers":  func() any { return publisher.Status() },
 			"Subscribers": func() any { return subscribers.Status() },
-			"Peers":       func() any { return map[string]any{"Incomers": struct{}{}, "Outgoers": struct{}{}} },
+			"PubSub":      func() any { return both.Status() },
+			"Peers":       replicas.Status,
+			"Clusters":    func() any { return peering.Status() },
 			"Probes":      func() any { return struct{}{} },
 			"Alerts":      func() any { return map[string]bool{"IsMaster": true} },
 			"Captures":    func() any { return map[string]bool{"IsMaster": captures.Leading()} },
 			"Flows":       func() any { return flows.Status() },
 			"Archive":     func() any { return kept.status() },
 			"Etcd":        func() any { return store.Status() },
+			"TLS":         s.certs.Status,
+			"RBAC":        func() any { return s.enforcer.Status() },
 		},
 		Sockets: map[string]http.Handler{
-			agents.Path(): agents, publisher.Path(): publisher, subscribers.Path(): subscribers,
+			agents.Path(): agents, publisher.Path(): publisher, subscribers.Path(): subscribers, both.Path(): both, replicas.Path(): replicas,
 			flows.Intake().Path(): flows.Intake(), flows.Feed().Path(): flows.Feed(),
 		},
 	})
 	return s, err
 }
 
-// etcdServers returns the URLs of the etcd servers to use; none means the embedded one. Without that, and without URLs, they are where
-// the analyzers are.
-func etcdServers(cfg *config.Config) []string {
-	servers := cfg.Etcd.Servers
-	if cfg.Etcd.Embedded || len(servers) > 0 {
-		return servers
-	}
-	for _, a := range cfg.AnalyzerAddresses() {
-		a.Port = 12379
-		servers = append(servers, "http://"+a.String())
-	}
-	return servers
-}
-
 // analyzerWarnings are what whoever looks after an analyzer should know about its configuration.
-func analyzerWarnings(cfg *config.Config, users, cluster *auth.Authenticator) (list []string) {
-	if cluster.Open() && !users.Open() && !cfg.Analyzer.Listen.Loopback() {
+func analyzerWarnings(cfg *config.Config, users *auth.Authenticator, closed bool) (list []string) {
+	if !closed && !users.Open() && !cfg.Analyzer.Listen.Loopback() {
 		list = append(list, "agents are taken without authentication, beyond loopback: see analyzer.auth.cluster.backend")
 	}
-	if !cluster.Open() && cfg.Flow.Protocol == agent.FlowUDP {
+	if closed && cfg.Flow.Protocol == agent.FlowUDP {
 		list = append(list, openFlows)
-	}
-	if len(cfg.Analyzers) > 1 {
-		list = append(list, "this version does not replicate between analyzers: each shows only the hosts whose agents report to it")
 	}
 	return list
 }

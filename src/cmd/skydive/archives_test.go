@@ -22,7 +22,7 @@ func TestArchiveInUse(t *testing.T) {
 	<-holder.Ready()
 	second, ended := open(), make(chan error, 1)
 	go func() {
-		ended <- archives{topology: second, flows: second}.run(ctx, graph.New(graph.Options{}), func(ctx context.Context) error {
+		ended <- (&archives{topology: second, flows: second}).run(ctx, graph.New(graph.Options{}), func(ctx context.Context) error {
 			<-ctx.Done()
 			return nil
 		})

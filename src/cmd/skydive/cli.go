@@ -115,7 +115,7 @@ func (env *environment) app() *cli.App {
 		app.Description = "On one host:\n\n   skydive allinone                                  analyzer and agent in one process\n   skydive client query \"G.V().Has('Type', 'host')\"   ask it\n\nOn several: \"skydive analyzer\" on one, \"skydive agent\" with SKYDIVE_ANALYZERS=HOST:8082 on each.\nThe options below may stand anywhere on the command line."
 		app.Commands = []*cli.Command{
 			analyzerCommand(env), agentCommand(env), allinoneCommand(env), client, env.injectPacketCommand(),
-			env.healthCommand(), env.kubeSecretCommand(), env.configCommand(), env.versionCommand(), env.completionCommand(), env.bashCompletionCommand(), env.manCommand(),
+			env.healthCommand(), env.doctorCommand(), env.tlsCommand(), env.kubeSecretCommand(), env.configCommand(), env.versionCommand(), env.completionCommand(), env.bashCompletionCommand(), env.manCommand(),
 		}
 	}
 	app.HideHelpCommand, app.HideVersion = true, true

@@ -222,7 +222,7 @@ func TestConfigCommands(t *testing.T) {
 		{[]string{"check", broken}, "", result{1, "", broken + ":1:5: error: YAML syntax"}},
 		{[]string{"check", unknown}, "", result{1, "", unknown + ":2:3: warning: unknown key analyzer.lisetn; did you mean analyzer.listen?"}},
 		{[]string{"check", unknown, "--lenient"}, "", result{0, "", "warning: unknown key"}},
-		{[]string{"check", "-c", good, refused}, "", result{1, "", "refusing to serve clear text"}},
+		{[]string{"check", "-c", good, refused}, "", result{1, "", "tls.server_key is not: they go together"}},
 		{[]string{"dump", "-c", good}, "", result{0, "host_id: h7 # " + good + ":1:10", ""}},
 		{[]string{"dump", "-c", broken}, "", result{1, "", "Error: " + broken + ":1:5: YAML syntax"}},
 		{[]string{"dump", "-c", "-", "--verbose"}, "host_id: piped", result{0, "level: DEBUG", ""}},
@@ -253,7 +253,7 @@ func TestLoad(t *testing.T) {
 		{"analyzer -c FILE", "SKYDIVE_ANALYZER_LISTEN=9", "127.0.0.1:9 INFO"},
 		{"analyzer -c FILE -l [::1]:10", "SKYDIVE_ANALYZER_LISTEN=9", "[::1]:10 INFO"},
 		{"analyzer -c FILE -l nowhere", "", "Error: flag --listen: invalid value for analyzer.listen (nowhere)"},
-		{"analyzer -c FILE", "SKYDIVE_TLS_SERVER_KEY=/k", "refusing to serve clear text"},
+		{"analyzer -c FILE", "SKYDIVE_TLS_SERVER_KEY=/k", "tls.server_cert is not: they go together"},
 		{"analyzer -c FILE.nope", "", "no such file"},
 	} {
 		var out bytes.Buffer

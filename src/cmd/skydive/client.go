@@ -16,7 +16,7 @@ import (
 const defaultAnalyzer = "127.0.0.1:8082"
 
 func (env *environment) clientCommand() *cli.Command {
-	commands := []*cli.Command{env.queryCommand(), env.statusCommand(), env.topologyCommand(), env.flowCommand(), env.nodeCommand(), env.edgeCommand()}
+	commands := []*cli.Command{env.queryCommand(), env.statusCommand(), env.topologyCommand(), env.flowCommand(), env.nodeCommand(), env.edgeCommand(), env.rbacCommand()}
 	return &cli.Command{
 		Name:  "client",
 		Usage: "ask and change a running analyzer",

@@ -36,7 +36,7 @@ func flowOptions(cfg *config.Config) (flow.Options, error) {
 	}, err
 }
 
-// flowProtocol decides what was left open: agents that must show who they are do not send flows in a way that cannot.
+// flowProtocol decides what was left open: agents that must show who they are, or encrypt, do not send flows in a way that cannot.
 func flowProtocol(cfg *config.Config, closed bool) string {
 	switch {
 	case cfg.Flow.Protocol != "":
@@ -59,7 +59,7 @@ type packets struct {
 
 func newPackets(s *service, forwarder *agent.Agent, dial ws.DialOptions, analyzers []string) (*packets, error) {
 	cfg := s.cfg
-	closed := dial.Username != ""
+	closed := dial.Username != "" || s.certs.Enabled()
 	protocol := flowProtocol(cfg, closed)
 	if closed && protocol == agent.FlowUDP {
 		s.log.Warn(openFlows)
@@ -94,9 +94,12 @@ func newPackets(s *service, forwarder *agent.Agent, dial ws.DialOptions, analyze
 }
 
 // archives are the storages of an analyzer; nil where history is not kept. Both may be one.
-type archives struct{ topology, flows *disk.Archive }
+type archives struct {
+	topology, flows *disk.Archive
+	all             query.Storage // flows, and those of the other analyzers; nil without these
+}
 
-func newArchives(env *environment, s *service) archives {
+func newArchives(env *environment, s *service) *archives {
 	cfg := s.cfg
 	open := map[string]*disk.Archive{} // by directory
 	get := func(name string) *disk.Archive {
@@ -117,12 +120,12 @@ func newArchives(env *environment, s *service) archives {
 		}
 		return open[path]
 	}
-	return archives{topology: get(cfg.Analyzer.Topology.Backend), flows: get(cfg.Analyzer.Flow.Backend)}
+	return &archives{topology: get(cfg.Analyzer.Topology.Backend), flows: get(cfg.Analyzer.Flow.Backend)}
 }
 
 // run runs the archives, and the flows that go into them, which end first: what was taken from agents is kept. An archive that cannot be
 // opened, or fails to end, ends all.
-func (a archives) run(ctx context.Context, g *graph.Graph, flows func(context.Context) error) error {
+func (a *archives) run(ctx context.Context, g *graph.Graph, flows func(context.Context) error) error {
 	open, closeAll := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeAll()
 	var all group
@@ -144,7 +147,7 @@ func (a archives) run(ctx context.Context, g *graph.Graph, flows func(context.Co
 	return all.run(open)
 }
 
-func (a archives) distinct() (list []*disk.Archive) {
+func (a *archives) distinct() (list []*disk.Archive) {
 	for _, archive := range []*disk.Archive{a.topology, a.flows} {
 		if archive != nil && !slices.Contains(list, archive) {
 			list = append(list, archive)
@@ -154,7 +157,7 @@ func (a archives) distinct() (list []*disk.Archive) {
 }
 
 // source is what queries of an analyzer are asked of.
-func (a archives) source(g *graph.Graph, live query.FlowSource, expire time.Duration) query.Source {
+func (a *archives) source(g *graph.Graph, live query.FlowSource, expire time.Duration) query.Source {
 	s := query.Source{
 		Graph: g.Snapshot(), Flows: live, FlowExpire: expire,
 		Capturable: func(nodeType string) bool { return resource.CaptureTypesOf(nodeType) != nil },
@@ -162,14 +165,17 @@ func (a archives) source(g *graph.Graph, live query.FlowSource, expire time.Dura
 	if a.topology != nil { // an interface that holds a nil pointer is not nil
 		s.History = a.topology
 	}
-	if a.flows != nil {
+	switch {
+	case a.all != nil:
+		s.Storage = a.all
+	case a.flows != nil:
 		s.Storage = a.flows
 	}
 	return s
 }
 
 // status describes the archive, or each where topology and flows have their own; without one it says that there is no history.
-func (a archives) status() any {
+func (a *archives) status() any {
 	switch {
 	case a.topology == nil && a.flows == nil:
 		return map[string]string{"State": "off", "Reason": "the storages of analyzer.topology.backend and analyzer.flow.backend keep no history"}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +35,11 @@ func (env *environment) healthCommand() *cli.Command {
 			&cli.BoolFlag{Name: "ready", Usage: "ask whether they can be used: an agent is ready when it is connected to an analyzer"},
 		},
 		Action: func(c *cli.Context) error {
-			addresses, all, err := env.healthAddresses(c)
+			addresses, all, cfg, err := env.healthAddresses(c)
+			if err != nil {
+				return err
+			}
+			secure, err := ownTLS(cfg)
 			if err != nil {
 				return err
 			}
@@ -44,16 +49,20 @@ func (env *environment) healthCommand() *cli.Command {
 			}
 			ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 			defer cancel()
-			return env.askHealth(ctx, addresses, all, path)
+			return env.askHealth(ctx, addresses, all, path, secure)
 		},
 	}
 }
 
 // askHealth wants all addresses to answer, or at least one, and all that answer to be well.
-func (env *environment) askHealth(ctx context.Context, addresses []config.Address, all bool, path string) error {
+func (env *environment) askHealth(ctx context.Context, addresses []config.Address, all bool, path string, secure *tls.Config) error {
 	var asked []string
+	scheme := "http://"
+	if secure != nil {
+		scheme = "https://"
+	}
 	for _, a := range addresses {
-		err := askOne(ctx, "http://"+reachable(a).String()+path)
+		err := askOne(ctx, scheme+reachable(a).String()+path, secure)
 		refused := errors.Is(err, syscall.ECONNREFUSED)
 		switch {
 		case refused && all:
@@ -73,12 +82,12 @@ func (env *environment) askHealth(ctx context.Context, addresses []config.Addres
 }
 
 // askOne asks one service, itself and nothing else: no proxy, no other host that an answer points to.
-func askOne(ctx context.Context, url string) error {
+func askOne(ctx context.Context, url string, secure *tls.Config) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+	resp, err := (&http.Transport{DisableKeepAlives: true, TLSClientConfig: secure}).RoundTrip(r)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errors.New("no answer in time")
 	}
@@ -94,20 +103,42 @@ func askOne(ctx context.Context, url string) error {
 	return fmt.Errorf("%s: %s", resp.Status, strings.ToValidUTF8(line, "?"))
 }
 
-// healthAddresses finds whom to ask, and whether all of them must answer.
-func (env *environment) healthAddresses(c *cli.Context) (_ []config.Address, all bool, _ error) {
+// ownTLS is how a service of this configuration is asked from its own host, nil without TLS. Who answers there need not prove it: no
+// secret is sent, and the certificate may be for names that this host is reached by from elsewhere.
+func ownTLS(cfg *config.Config) (*tls.Config, error) {
+	if cfg == nil || cfg.TLS.ServerCert == "" {
+		return nil, nil
+	}
+	secure := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}
+	if cfg.TLS.RequireClientCert && cfg.TLS.ClientCert != "" {
+		pair, err := tls.LoadX509KeyPair(cfg.TLS.ClientCert, cfg.TLS.ClientKey)
+		if err != nil {
+			return nil, fmt.Errorf("certificate to show (tls.client_cert, tls.client_key): %w", err)
+		}
+		secure.Certificates = []tls.Certificate{pair}
+	}
+	return secure, nil
+}
+
+// healthAddresses finds whom to ask, whether all of them must answer, and the configuration of those services; nil when that cannot be
+// read and need not be.
+func (env *environment) healthAddresses(c *cli.Context) (_ []config.Address, all bool, _ *config.Config, _ error) {
 	if c.NArg() > 1 {
-		return nil, false, fmt.Errorf("unexpected argument %q; see %s --help", c.Args().Get(1), c.Command.HelpName)
+		return nil, false, nil, fmt.Errorf("unexpected argument %q; see %s --help", c.Args().Get(1), c.Command.HelpName)
 	}
 	service := c.Args().First()
 	switch service {
 	case "", "analyzer", "agent":
 	default:
-		return nil, false, fmt.Errorf("%q is not a service: want analyzer or agent", service)
+		return nil, false, nil, fmt.Errorf("%q is not a service: want analyzer or agent", service)
 	}
 	if c.IsSet("address") {
 		a, err := config.ParseAddress(c.String("address"))
-		return []config.Address{a}, true, err
+		cfg, _, failed := config.Load(env.configOptions(c))
+		if failed != nil && len(c.StringSlice("conf")) == 0 {
+			cfg, failed = nil, nil
+		}
+		return []config.Address{a}, true, cfg, errors.Join(err, failed)
 	}
 	o := env.configOptions(c)
 	var running *commandLine
@@ -126,15 +157,15 @@ func (env *environment) healthAddresses(c *cli.Context) (_ []config.Address, all
 	}
 	cfg, _, err := config.Load(o)
 	if err != nil {
-		return nil, false, err
+		return nil, false, nil, err
 	}
 	switch service {
 	case "analyzer":
-		return []config.Address{cfg.Analyzer.Listen}, true, nil
+		return []config.Address{cfg.Analyzer.Listen}, true, cfg, nil
 	case "agent":
-		return []config.Address{cfg.Agent.Listen}, true, nil
+		return []config.Address{cfg.Agent.Listen}, true, cfg, nil
 	}
-	return []config.Address{cfg.Analyzer.Listen, cfg.Agent.Listen}, service == "allinone", nil
+	return []config.Address{cfg.Analyzer.Listen, cfg.Agent.Listen}, service == "allinone", cfg, nil
 }
 
 // commandLine is what the command line of a service tells about where it listens.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -14,9 +15,11 @@ import (
 
 	"skydive/src/api"
 	"skydive/src/auth"
+	"skydive/src/auth/keystone"
 	"skydive/src/config"
 	"skydive/src/graph"
 	"skydive/src/rbac"
+	"skydive/src/tlsconf"
 	"skydive/src/ws"
 )
 
@@ -50,8 +53,10 @@ type service struct {
 	registry *prometheus.Registry
 	graph    *graph.Graph
 	enforcer *rbac.Enforcer
+	certs    *tlsconf.Certificates
 	sockets  *ws.Metrics
 	users    *auth.Authenticator // of API, subscribers and publishers
+	tickets  *api.Tickets        // of the same
 	server   *api.Server
 	listen   config.Address
 	group
@@ -63,14 +68,21 @@ func newService(name, backend string, cfg *config.Config, log *slog.Logger, hook
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.sockets = ws.NewMetrics(s.registry)
 	var err error
+	if s.certs, err = tlsconf.New(tlsFiles(cfg), log); err != nil {
+		return nil, err
+	}
+	s.registry.MustRegister(s.certs)
+	s.add(s.certs.Run)
 	m := cfg.RBAC.Model
-	s.enforcer, err = rbac.New(rbac.Config{Policy: cfg.RBAC.Policy, Model: rbac.Model{
+	section := cfg.Backend(backend)
+	s.enforcer, err = rbac.New(rbac.Config{Policy: cfg.RBAC.Policy, DefaultRole: section.Role, Await: name == "analyzer" && section.Type != "noauth", Model: rbac.Model{
 		RequestDefinition: m.RequestDefinition, PolicyDefinition: m.PolicyDefinition, RoleDefinition: m.RoleDefinition,
 		PolicyEffect: m.PolicyEffect, Matchers: m.Matchers,
 	}})
 	if err != nil {
 		return nil, err
 	}
+	s.tickets = api.NewTickets(nil)
 	s.users, err = s.authenticator(backend, "")
 	return s, err
 }
@@ -78,17 +90,52 @@ func newService(name, backend string, cfg *config.Config, log *slog.Logger, hook
 // authenticator builds the backend auth.<name>; role, when given, overrides the role of its users.
 func (s *service) authenticator(name, role string) (*auth.Authenticator, error) {
 	c := s.cfg.Backend(name)
-	return auth.New(name, auth.Config{Type: c.Type, File: c.File, Users: c.Users, Role: c.Role},
-		auth.Options{Log: s.log, Grant: s.enforcer.Grant, Role: role, Registerer: s.registry})
+	return auth.New(name, auth.Config{
+		Type: c.Type, File: c.File, Users: c.Users, Role: c.Role,
+		AuthURL: c.AuthURL, TenantName: c.TenantName, DomainName: c.DomainName, CACert: c.CACert,
+	}, auth.Options{
+		Log: s.log, Grant: s.enforcer.Grant, Role: role, Registerer: s.registry,
+		Backends: map[string]func(string, auth.Config) (auth.TokenBackend, error){"keystone": keystone.New},
+	})
 }
 
-// endpoint describes a WebSocket endpoint whose peers are known to users; its owner adds what it does with them.
-func (s *service) endpoint(path string, users *auth.Authenticator) ws.EndpointOptions {
+// endpoint describes a WebSocket endpoint of users; its owner adds what it does with them.
+func (s *service) endpoint(path string) ws.EndpointOptions {
 	return ws.EndpointOptions{
 		Path: path, HostID: s.cfg.HostID, ServiceType: s.name,
-		Authenticate: api.SocketAuth(users, s.enforcer),
+		Authenticate: s.tickets.SocketAuth(s.users, s.enforcer),
 		Authorize:    func(user, path string) bool { return s.enforcer.Allowed(user, "websocket", path) },
 		Config:       s.socketConfig(), Metrics: s.sockets, Logger: s.log,
+	}
+}
+
+// clusterEndpoint describes an endpoint of agents and analyzers. With TLS they have to show a certificate, besides what cluster asks for.
+func (s *service) clusterEndpoint(path string, cluster *auth.Authenticator) ws.EndpointOptions {
+	o, authenticate := s.endpoint(path), api.SocketAuth(cluster, s.enforcer)
+	o.Authenticate = func(r *http.Request) (string, []*http.Cookie, error) {
+		if s.certs.Enabled() && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
+			return "", nil, noCertificate{}
+		}
+		return authenticate(r)
+	}
+	return o
+}
+
+// noCertificate is what agents and analyzers are told who show no certificate although TLS is on.
+type noCertificate struct{}
+
+func (noCertificate) Error() string {
+	return "agents and analyzers have to show a certificate of a known authority here (tls.client_cert, tls.client_key)"
+}
+
+// Status is that of the answer.
+func (noCertificate) Status() int { return http.StatusForbidden }
+
+// dial is how to connect to analyzers.
+func (s *service) dial(username, password string) ws.DialOptions {
+	return ws.DialOptions{
+		HostID: s.cfg.HostID, ClientType: s.name, Username: username, Password: password, Cookies: cookies(s.cfg),
+		TLS: s.certs.Client, Config: s.socketConfig(), Metrics: s.sockets, Logger: s.log,
 	}
 }
 
@@ -104,7 +151,14 @@ func (s *service) socketConfig() ws.Config {
 func (s *service) serve(listen config.Address, o api.Options) (err error) {
 	o.Host, o.Version, o.Service = s.cfg.HostID, buildVersion(), s.name
 	o.Log, o.Registerer, o.Gatherer, o.Graph = s.log, s.registry, s.registry, s.graph
-	o.Auth, o.RBAC = s.users, s.enforcer
+	o.Auth, o.RBAC, o.Tickets = s.users, s.enforcer, s.tickets
+	var endpoints []interface{ Reauthorize() int }
+	for _, socket := range o.Sockets {
+		if e, ok := socket.(interface{ Reauthorize() int }); ok {
+			endpoints = append(endpoints, e)
+		}
+	}
+	s.add(func(ctx context.Context) error { return ws.KeepAuthorized(ctx, s.enforcer.Changed, endpoints...) })
 	s.listen = listen
 	s.server, err = api.New(o)
 	return err
@@ -116,7 +170,11 @@ func (s *service) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.log.Info("listening", "address", s.listen.String(), "version", buildVersion())
+	serves := s.certs.Server()
+	if serves != nil {
+		listener = tls.NewListener(listener, serves)
+	}
+	s.log.Info("listening", "address", s.listen.String(), "tls", serves != nil, "version", buildVersion())
 	s.add(func(ctx context.Context) error { return s.server.Run(ctx, listener) })
 	garbage := analyzerGarbage
 	if s.name == "agent" {
@@ -124,6 +182,15 @@ func (s *service) run(ctx context.Context) error {
 	}
 	s.add(func(ctx context.Context) error { return tendMemory(ctx, garbage) })
 	return s.group.run(ctx)
+}
+
+// tlsFiles are the certificates of the configuration.
+func tlsFiles(cfg *config.Config) tlsconf.Files {
+	c := cfg.TLS
+	return tlsconf.Files{
+		CACert: c.CACert, ServerCert: c.ServerCert, ServerKey: c.ServerKey, ClientCert: c.ClientCert, ClientKey: c.ClientKey,
+		RequireClientCert: c.RequireClientCert,
+	}
 }
 
 // systemState is where services keep their data unless told otherwise.

@@ -58,7 +58,7 @@ func TestAnalyzerWarnings(t *testing.T) {
 	for yaml, want := range map[string]string{
 		"":                                       "",
 		"analyzers: ['a1:8082']\n":               "",
-		"analyzers: ['a1:8082', 'a2:8082']\n":    "replicate",
+		"analyzers: ['a1:8082', 'a2:8082']\n":    "",
 		users + "}}\n":                           "analyzer.auth.cluster.backend",
 		users + ", cluster: {backend: people}}}": "",
 	} {

@@ -180,13 +180,6 @@ def unconnected(hosts, connected):
     return [host["inventory_hostname"] for host in hosts if str(identity(host)) not in connected]
 
 
-def agent_url(host, port):
-    """URL of an agent's API as its own host asks it, from its variables (hostvars)."""
-    address = host.get("skydive_agent_ip") or host.get("skydive_listen_ip") or nic_address(host.get("ansible_facts") or {}, host.get("skydive_nic"))
-    address = "127.0.0.1" if str(address or "0.0.0.0") in ("0.0.0.0", "::") else address
-    return "http://" + endpoint(address, host.get("skydive_agent_port") or port)
-
-
 def service(text, values):
     """A packaged unit or init script with this deployment's name, user, group, paths and capabilities."""
     text = text.replace("@SERVICE@", values["service"])
@@ -268,9 +261,10 @@ def package_lines(package):
     return ["package %s %s" % (name, version), "cached %s %s" % (name, digest)]
 
 
-def local_url(address, path):
-    """URL under which a host reaches its own service that listens on an address, ADDRESS:PORT."""
-    return "http://%s%s" % (re.sub(r"^(0\.0\.0\.0|\[::\]):", "127.0.0.1:", address), path)
+def local_url(address, path, config):
+    """URL under which a host reaches its own service that listens on an address, ADDRESS:PORT; what it serves is up to its configuration."""
+    scheme = "https" if (config.get("tls") or {}).get("server_cert") else "http"
+    return "%s://%s%s" % (scheme, re.sub(r"^(0\.0\.0\.0|\[::\]):", "127.0.0.1:", address), path)
 
 
 def unmade(directories, look, owners, group):
@@ -346,7 +340,6 @@ class FilterModule:
             "skydive_probes": probes,
             "skydive_absent": absent,
             "skydive_unconnected": unconnected,
-            "skydive_agent_url": agent_url,
             "skydive_service": service,
             "skydive_dropin": dropin,
             "skydive_local_url": local_url,

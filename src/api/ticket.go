@@ -1,0 +1,113 @@
+package api
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A browser's WebSocket cannot have headers, and what is in its URL ends up in logs: so the URL has a ticket, which is worth nothing
+// once it was used.
+const (
+	ticketLife     = 30 * time.Second
+	maxTickets     = 1024
+	maxUserTickets = 64
+	ticketQuery    = "x-auth-ticket"
+)
+
+// Tickets lets users whom a server knows in through its WebSockets, once each. They are good in this process only.
+type Tickets struct {
+	clock func() time.Time
+
+	mu    sync.Mutex
+	valid map[string]ticket // guarded by mu
+}
+
+type ticket struct {
+	user  string
+	until time.Time
+}
+
+// NewTickets makes a store without tickets; clock is time.Now when nil.
+func NewTickets(clock func() time.Time) *Tickets {
+	if clock == nil {
+		clock = time.Now
+	}
+	return &Tickets{clock: clock, valid: map[string]ticket{}}
+}
+
+// issue returns a new ticket; not ok when the user, or all users together, have too many.
+func (t *Tickets) issue(user string) (text string, until time.Time, ok bool) {
+	var secret [32]byte
+	_, _ = rand.Read(secret[:]) // never fails, or ends the program
+	text = hex.EncodeToString(secret[:])
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now, his := t.clock(), 0
+	for id, v := range t.valid {
+		switch {
+		case !now.Before(v.until):
+			delete(t.valid, id)
+		case v.user == user:
+			his++
+		}
+	}
+	if his >= maxUserTickets || len(t.valid) >= maxTickets {
+		return "", time.Time{}, false
+	}
+	until = now.Add(ticketLife)
+	t.valid[text] = ticket{user, until}
+	return text, until, true
+}
+
+// redeem uses up a ticket and tells whose it was; "" when it is none.
+func (t *Tickets) redeem(text string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v, ok := t.valid[text]
+	delete(t.valid, text)
+	if !ok || !t.clock().Before(v.until) {
+		return ""
+	}
+	return v.user
+}
+
+// SocketAuth returns how a WebSocket endpoint authenticates: as REST does, and with tickets; its answer carries the permissions of the
+// user. Tickets must only be taken where those are let in who may get one: not by the endpoints of agents and analyzers.
+func (t *Tickets) SocketAuth(auth Authenticator, rbac Authorizer) func(*http.Request) (user string, cookies []*http.Cookie, err error) {
+	return func(r *http.Request) (user string, cookies []*http.Cookie, err error) {
+		text := ""
+		if t != nil && strings.Contains(r.URL.RawQuery, ticketQuery) {
+			text = r.URL.Query().Get(ticketQuery)
+		}
+		if text == "" {
+			user, err = auth.Authenticate(r)
+		} else if user = t.redeem(text); user == "" {
+			err = failf(http.StatusUnauthorized, "This ticket is unknown, used, or older than %s", ticketLife)
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		cookies = []*http.Cookie{permissionsCookie(r, rbac.Permissions(user))}
+		if c, err := r.Cookie("authtoken"); text == "" && err == nil && strings.TrimSpace(c.Value) != "" {
+			cookies = append(cookies, tokenCookie(r, c.Value))
+		}
+		return user, cookies, nil
+	}
+}
+
+// ticket gives user a ticket.
+func (s *Server) ticket(w http.ResponseWriter, _ *http.Request, user string) error {
+	text, until, ok := s.Tickets.issue(user)
+	if !ok {
+		return failf(http.StatusTooManyRequests, "Too many tickets that were not used: wait %s", ticketLife)
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	return writeJSON(w, struct {
+		Ticket  string
+		Expires time.Time
+	}{text, until.UTC()})
+}

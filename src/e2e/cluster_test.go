@@ -1,0 +1,302 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// cluster is several analyzers that replicate, and agents that know all of them.
+type cluster struct {
+	t         testing.TB
+	lab       *Lab
+	analyzers []*Host
+	agents    []*Host
+	running   map[*Host]*Process // the service of each host
+	extra     string             // configuration of all
+}
+
+// newCluster starts n analyzers a1… and m agents h1….
+func newCluster(t testing.TB, n, m int, extra string) *cluster {
+	t.Helper()
+	c := &cluster{t: t, lab: newLab(t), running: map[*Host]*Process{}, extra: extra}
+	for i := range n {
+		c.analyzers = append(c.analyzers, addHost(t, c.lab, fmt.Sprintf("a%d", i+1)))
+	}
+	for i := range m {
+		c.agents = append(c.agents, addHost(t, c.lab, fmt.Sprintf("h%d", i+1)))
+	}
+	for _, a := range c.analyzers {
+		c.launch(a)
+	}
+	for _, a := range c.analyzers {
+		c.answers(a)
+	}
+	for _, h := range c.agents {
+		c.launch(h)
+	}
+	return c
+}
+
+// config is the configuration of a host's service.
+func (c *cluster) config(h *Host) string {
+	var addrs, servers, peers []string
+	for _, a := range c.analyzers {
+		addrs = append(addrs, a.analyzerAddr())
+		servers = append(servers, "http://"+a.IP+":12379")
+		peers = append(peers, fmt.Sprintf("%s: 'http://%s:12380'", a.Name, a.IP))
+	}
+	text := fmt.Sprintf("host_id: %s\nanalyzers: [%s]\n%s%s", h.Name, strings.Join(addrs, ", "), quick, c.extra)
+	if slices.Contains(c.agents, h) {
+		return text + "agent: {topology: {probes: []}}\n"
+	}
+	return text + fmt.Sprintf("analyzer: {listen: '0.0.0.0:8082'}\netcd: {data_dir: %s/etcd, listen: '%s:12379', name: %s, servers: [%s], peers: {%s}}\n",
+		h.Dir, h.IP, h.Name, strings.Join(servers, ", "), strings.Join(peers, ", "))
+}
+
+// launch starts the service of a host.
+func (c *cluster) launch(h *Host) {
+	c.t.Helper()
+	service := "analyzer"
+	if slices.Contains(c.agents, h) {
+		service = "agent"
+	}
+	p, err := h.Start(c.config(h), service)
+	need(c.t, err)
+	c.running[h] = p
+}
+
+// answers waits until an analyzer serves resources: etcd has a quorum then.
+func (c *cluster) answers(a *Host) {
+	c.t.Helper()
+	need(c.t, Until(30*time.Second, func() error { return c.running[a].alive(a.get(a.analyzerAddr(), "/api/capture")) }))
+}
+
+// cut takes the way between two hosts away, or gives it back.
+func (c *cluster) cut(a, b *Host, off bool) {
+	c.t.Helper()
+	verb := map[bool]string{true: "add", false: "del"}[off]
+	script(c.t, a, fmt.Sprintf("ip route %s blackhole %s", verb, b.IP))
+	script(c.t, b, fmt.Sprintf("ip route %s blackhole %s", verb, a.IP))
+}
+
+// elements returns what an analyzer shows, in a form that can be compared: ID → the rest, without what is measured all the time.
+func (c *cluster) elements(a *Host) (map[string]string, error) {
+	status, text, err := a.Request("GET", a.analyzerAddr(), "/api/topology", nil)
+	if err != nil || status != 200 {
+		return nil, fmt.Errorf("topology of %s: %d %s %w", a.Name, status, text, err)
+	}
+	var graph struct{ Nodes, Edges []map[string]any }
+	if err := json.Unmarshal(text, &graph); err != nil {
+		return nil, err
+	}
+	all := map[string]string{}
+	for _, e := range append(graph.Nodes, graph.Edges...) {
+		if m, ok := e["Metadata"].(map[string]any); ok {
+			delete(m, "Metric")
+			delete(m, "LastUpdateMetric")
+			delete(m, "Captures") // has counters
+		}
+		delete(e, "UpdatedAt")
+		delete(e, "Revision")
+		line, _ := json.Marshal(e)
+		all[e["ID"].(string)] = string(line)
+	}
+	return all, nil
+}
+
+// equal waits until all analyzers show the same, and it is what the kernels of the agents' hosts have.
+func (c *cluster) equal(limit time.Duration, analyzers ...*Host) {
+	c.t.Helper()
+	for _, a := range analyzers {
+		agree(c.t, limit, a, c.agents...)
+	}
+	need(c.t, Until(limit, func() error {
+		want, err := c.elements(analyzers[0])
+		if err != nil {
+			return err
+		}
+		for _, a := range analyzers[1:] {
+			got, err := c.elements(a)
+			if err != nil {
+				return err
+			}
+			for id, line := range want {
+				if got[id] != line {
+					return fmt.Errorf("%s and %s differ:\n%s\n%s", analyzers[0].Name, a.Name, line, got[id])
+				}
+			}
+			for id := range got {
+				if want[id] == "" {
+					return fmt.Errorf("only %s has %s", a.Name, got[id])
+				}
+			}
+		}
+		return nil
+	}))
+}
+
+// create makes a resource through the API of an analyzer and returns its ID.
+func (c *cluster) create(a *Host, kind string, body map[string]any) string {
+	c.t.Helper()
+	status, text, err := a.Request("POST", a.analyzerAddr(), "/api/"+kind, body)
+	need(c.t, err)
+	var made struct{ UUID, ID string }
+	if err := json.Unmarshal(text, &made); err != nil || status/100 != 2 {
+		c.t.Fatalf("POST /api/%s: %d %s", kind, status, text)
+	}
+	return made.UUID + made.ID
+}
+
+// leader returns the analyzer that orders captures, as all of these see it.
+func (c *cluster) leader(among ...*Host) (leader *Host) {
+	c.t.Helper()
+	need(c.t, Until(25*time.Second, func() error {
+		leader = nil
+		for _, a := range among {
+			st, err := a.Status(a.analyzerAddr())
+			if err != nil {
+				return err
+			}
+			if st["Captures"].(map[string]any)["IsMaster"] == true {
+				if leader != nil {
+					return fmt.Errorf("%s and %s both lead", leader.Name, a.Name)
+				}
+				leader = a
+			}
+		}
+		if leader == nil {
+			return fmt.Errorf("nobody leads")
+		}
+		return nil
+	}))
+	return leader
+}
+
+// others returns all analyzers but one.
+func (c *cluster) others(a *Host) []*Host {
+	return slices.DeleteFunc(slices.Clone(c.analyzers), func(h *Host) bool { return h == a })
+}
+
+// change makes and removes things on every agent's host.
+func (c *cluster) change(tag string) {
+	c.t.Helper()
+	for _, h := range c.agents {
+		script(c.t, h, fmt.Sprintf(`ip netns add %[1]s; ip link add %[1]s type veth peer name eth0 netns %[1]s; ip link set %[1]s up
+			ip link add br-%[1]s type bridge; ip link set %[1]s master br-%[1]s
+			for ns in $(ip netns list | cut -d' ' -f1); do [ $ns = %[1]s ] || { ip netns del $ns; ip link del br-$ns || true; }; done`, tag))
+	}
+}
+
+// TestRootClusterSurvives has three analyzers and five agents. Each analyzer in turn is killed under changes, cut off, brought back: none of
+// the topology may be lost or stay behind, and what users asked for goes on.
+func TestRootClusterSurvives(t *testing.T) {
+	c := newCluster(t, 3, 5, "")
+	c.change("first")
+	c.equal(20*time.Second, c.analyzers...)
+
+	capture := c.create(c.analyzers[0], "capture", map[string]any{"GremlinQuery": "G.V().Has('Type', 'veth')"})
+	kept := c.create(c.analyzers[1], "node", map[string]any{"ID": "rack-1", "Host": "rack", "Metadata": map[string]any{"Name": "rack", "Type": "rack"}})
+	active := func(a *Host, want int) {
+		t.Helper()
+		need(t, Until(30*time.Second, func() error {
+			var n int
+			if err := a.Gremlin(a.analyzerAddr(), "G.V().Has('Captures.State', 'active').Count()", &n); err != nil || n != want {
+				return fmt.Errorf("%s sees %d captured interfaces, want %d (%v)", a.Name, n, want, err)
+			}
+			return nil
+		}))
+	}
+	active(c.analyzers[2], 2*len(c.agents))
+	c.equal(20*time.Second, c.analyzers...)
+
+	for round, victim := range c.analyzers {
+		t.Run("kill -9 "+victim.Name, func(t *testing.T) {
+			c.t = t
+			left := c.others(victim)
+			c.running[victim].Kill()
+			c.change(fmt.Sprintf("killed%d", round))
+			c.equal(30*time.Second, left...)
+			c.leader(left...)
+			// Interfaces that came while it was away are captured all the same.
+			active(left[0], 2*len(c.agents))
+			for _, a := range left {
+				need(t, a.get(a.analyzerAddr(), "/api/capture/"+capture))
+				need(t, a.get(a.analyzerAddr(), "/api/node/"+kept))
+			}
+			c.launch(victim)
+			c.answers(victim)
+			c.equal(30*time.Second, c.analyzers...)
+			need(t, victim.get(victim.analyzerAddr(), "/api/node/"+kept))
+		})
+	}
+	t.Run("leader cut off from the others", func(t *testing.T) {
+		c.t = t
+		leader := c.leader(c.analyzers...)
+		left := c.others(leader)
+		for _, a := range left {
+			c.cut(leader, a, true)
+		}
+		// An agent tells one analyzer, and may have chosen this one: the others see its changes when the cut is over.
+		c.change("cut")
+		if next := c.leader(left...); next == leader {
+			t.Error("the one that is cut off still leads")
+		}
+		for _, a := range left {
+			c.cut(leader, a, false)
+		}
+		c.equal(45*time.Second, c.analyzers...)
+	})
+	t.Run("agents cut off with one analyzer", func(t *testing.T) {
+		c.t = t
+		island := append([]*Host{c.analyzers[0]}, c.agents[:2]...)
+		mainland := append(slices.Clone(c.analyzers[1:]), c.agents[2:]...)
+		for _, a := range island {
+			for _, b := range mainland {
+				c.cut(a, b, true)
+			}
+		}
+		c.change("island")
+		agree(t, 30*time.Second, c.analyzers[0], c.agents[:2]...)
+		for _, a := range c.analyzers[1:] {
+			agree(t, 30*time.Second, a, c.agents[2:]...)
+		}
+		for _, a := range island {
+			for _, b := range mainland {
+				c.cut(a, b, false)
+			}
+		}
+		c.change("mainland")
+		c.equal(45*time.Second, c.analyzers...)
+	})
+	t.Run("history is whole on all", func(t *testing.T) {
+		c.t = t
+		for _, a := range c.analyzers {
+			need(t, Until(20*time.Second, func() error {
+				var names []string
+				if err := a.Gremlin(a.analyzerAddr(), "G.At('-1s').V().Has('Type', 'netns').Values('Name')", &names); err != nil {
+					return err
+				}
+				if len(names) != len(c.agents) || len(slices.Compact(slices.Sorted(slices.Values(names)))) != 1 {
+					return fmt.Errorf("%s tells of %q a second ago", a.Name, names)
+				}
+				return nil
+			}))
+		}
+	})
+	t.Run("the same name twice", func(t *testing.T) {
+		twin := addHost(t, c.lab, "twin")
+		p, err := twin.Start(c.config(c.agents[0]), "agent")
+		need(t, err)
+		need(t, Until(20*time.Second, func() error {
+			if out := p.Output(); !strings.Contains(out, "409") || !strings.Contains(out, c.agents[0].IP) {
+				return fmt.Errorf("the agent does not say who has its name: %s", tail(out, 5))
+			}
+			return nil
+		}))
+		p.Kill()
+	})
+}
