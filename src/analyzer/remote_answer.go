@@ -180,6 +180,14 @@ func (a *ArchiveAnswers) ask(ctx context.Context, typ string, q *flow.ArchiveQue
 				return nil, tooMany{}
 			}
 		}
+	case wire.TypeArchiveNodes:
+		nodes, err := nodesIn(ctx, a.storage, from, to, q.Search.Filter)
+		if err != nil {
+			return nil, err
+		}
+		for _, node := range nodes {
+			parts.Flow(&flow.Flow{NodeTID: node})
+		}
 	case wire.TypeArchiveTotal:
 		t, err := total(ctx, a.storage, from, to, time.UnixMilli(q.Since), &q.Search, q.Aggregate)
 		if err != nil {

@@ -3,12 +3,15 @@ package analyzer
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"skydive/src/flow"
+	"skydive/src/query"
+	"skydive/src/wire"
 )
 
 // newest makes one list of several, in which each flow is once: as it was last reported.
@@ -137,23 +140,49 @@ const (
 	knownNodes  = 4096 // that an archive names in an answer
 )
 
+// flowNodes is what a storage may be too, so that it need not make flows to tell whose they are.
+type flowNodes interface {
+	// FlowNodes returns the nodes of the flows that Flows finds without a filter, each once; no more than most.
+	FlowNodes(ctx context.Context, from, to time.Time, most int) ([]string, error)
+}
+
+// nodesIn returns the nodes that an archive has flows of, as far as they may concern a filter.
+func nodesIn(ctx context.Context, s query.Storage, from, to time.Time, f *flow.Filter) ([]string, error) {
+	if s, ok := s.(flowNodes); ok {
+		return s.FlowNodes(ctx, from, to, knownNodes)
+	}
+	found, err := s.Flows(ctx, from, to, &flow.Search{Filter: f, Dedup: true, DedupBy: "NodeTID", To: knownNodes})
+	return tids(nil, found), err
+}
+
+func tids(list []string, flows []*flow.Flow) []string {
+	for _, f := range flows {
+		list = append(list, f.NodeTID)
+	}
+	return list
+}
+
 // shared finds the nodes whose flows are in several archives, as far as they may concern a filter. Each flow is of one node.
 func (q *inquiry) shared(from, to time.Time, f *flow.Filter) (sharing, error) {
-	answers, err := q.flows(from, to, &flow.Search{Filter: steadyPart(f), Dedup: true, DedupBy: "NodeTID", To: knownNodes})
+	f = steadyPart(f)
+	answers, err := askAll(q, func(ctx context.Context) ([]string, error) {
+		return nodesIn(ctx, q.a.o.Local, from, to, f)
+	}, func(ctx context.Context, host string) (nodes []string, err error) {
+		err = q.a.request(ctx, host, wire.TypeArchiveNodes, &flow.ArchiveQuery{From: from.UnixMilli(), To: to.UnixMilli(), Search: flow.Search{Filter: f}},
+			func(r *flow.ArchiveReply) { nodes = tids(nodes, r.Flows) })
+		return nodes, err
+	})
 	if err != nil {
 		return sharing{}, err
 	}
 	times := make(map[string]int)
-	for _, found := range answers {
-		if len(found) >= knownNodes {
+	for _, nodes := range answers {
+		if len(nodes) >= knownNodes {
 			return sharing{all: true}, nil
 		}
-		seen := make(map[string]bool, len(found))
-		for _, f := range found {
-			if !seen[f.NodeTID] {
-				seen[f.NodeTID] = true
-				times[f.NodeTID]++
-			}
+		slices.Sort(nodes)
+		for _, node := range slices.Compact(nodes) {
+			times[node]++
 		}
 	}
 	maps.DeleteFunc(times, func(_ string, n int) bool { return n < 2 })

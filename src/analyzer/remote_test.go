@@ -29,6 +29,7 @@ type ring struct {
 	t      testing.TB
 	answer map[string]func(context.Context, *wire.Message) *wire.Message
 	absent []string
+	waits  bool // for who does not answer, as long as the deadline says
 
 	mu    sync.Mutex
 	asked []string // "host type"
@@ -43,8 +44,10 @@ func (r *ring) Request(ctx context.Context, host string, m *wire.Message) (*wire
 	r.mu.Unlock()
 	answer := r.answer[host](ctx, r.sent(m))
 	if answer == nil {
-		<-ctx.Done()
-		return nil, fmt.Errorf("host %s does not answer: %w", host, context.Cause(ctx))
+		if r.waits {
+			<-ctx.Done()
+		}
+		return nil, fmt.Errorf("host %s does not answer: %w", host, context.DeadlineExceeded)
 	}
 	if answer.Type != m.Type+wire.ReplySuffix || answer.UUID != m.UUID || answer.Namespace != wire.NamespaceArchive {
 		r.t.Errorf("%s %s %s answers %s %s", answer.Namespace, answer.Type, answer.UUID, m.Type, m.UUID)
@@ -299,7 +302,6 @@ func TestArchivesMissing(t *testing.T) {
 	var log strings.Builder
 	cluster, peers := distributed(t, small(t, uuid1), small(t, uuid2), small(t, uuid3))
 	cluster.members.log = slog.New(slog.NewTextHandler(&log, nil))
-	cluster.timeout = 50 * time.Millisecond
 	from, to := time.Now().Add(-time.Minute), time.Now().Add(time.Minute)
 	check := func(what, want, lacks string) {
 		t.Helper()
@@ -356,6 +358,15 @@ func TestArchivesMissing(t *testing.T) {
 	peers.mu.Unlock()
 	if len(asked) != 1 {
 		t.Errorf("%v", asked)
+	}
+
+	// Nobody is waited for longer than the deadline.
+	slow, waiting := distributed(t, small(t, uuid1), plenty{})
+	waiting.waits, slow.timeout = true, 20*time.Millisecond
+	waiting.answer["a0"] = func(context.Context, *wire.Message) *wire.Message { return nil }
+	var missing query.Missing
+	if found, err := slow.Flows(t.Context(), from, to, nil); !errors.As(err, &missing) || uuidsOf(found) != "1" {
+		t.Errorf("%v %v", found, err)
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())

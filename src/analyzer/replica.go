@@ -72,6 +72,7 @@ type Replicas struct {
 	fromPlain     bool            // what is being written came from a public analyzer
 	claimed, full time.Time       // when the last claims went out
 	presence      []string        // as told
+	quiet         time.Time       // when a repair was last under way
 	timing        replicaTiming
 	wall          func() time.Time
 }

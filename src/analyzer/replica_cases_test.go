@@ -212,6 +212,13 @@ func TestReplicaPartition(t *testing.T) {
 	a.set("n3", "By", "a")
 	b.set("n4", "By", "b")
 	a.set("n5", "By", "a")
+	a.add("mark")
+	eventually(t, "a has seen to its changes", func() error {
+		if st := a.replicas.Status().(ReplicasStatus).Replication; st.Elements != a.g.Snapshot().NodeCount()+a.g.Snapshot().EdgeCount() {
+			return fmt.Errorf("%+v", st)
+		}
+		return nil
+	})
 	b.set("n5", "By", "b") // later
 	b.update(func(tx *graph.Tx) error {
 		return tx.AddEdge(&graph.Edge{Element: graph.Element{ID: "e05", Origin: "api.a2"}, Parent: "n0", Child: "n5"}) // to what is gone at a
@@ -259,7 +266,9 @@ func TestReplicaAgentMoves(t *testing.T) {
 	c.linked()
 	h := c.agents[0]
 	h.grow(10)
-	equal(t, "start", c.all...)
+	for _, s := range c.all {
+		same(t, "start", h.g, s.g)
+	}
 	at := c.master(h)
 	old := c.all[at]
 	rest := slices.Delete(slices.Clone(c.all), at, at+1)
@@ -324,7 +333,9 @@ func TestReplicaRequests(t *testing.T) {
 	c.linked()
 	h := c.agents[0]
 	h.grow(5)
-	equal(t, "start", c.all...)
+	for _, s := range c.all {
+		same(t, "start", h.g, s.g)
+	}
 	root := graph.GenID(h.id)
 	at := c.master(h)
 	holder, other := c.all[at], c.all[(at+1)%3]
@@ -373,7 +384,9 @@ func TestReplicaRelay(t *testing.T) {
 	c.linked()
 	h := c.agents[0]
 	h.grow(5)
-	equal(t, "start", c.all...)
+	for _, s := range c.all {
+		same(t, "start", h.g, s.g)
+	}
 	at := c.master(h)
 	holder, far := c.all[at], c.all[(at+1)%3]
 	c.cut(holder.id, far.id)

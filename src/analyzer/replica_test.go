@@ -1,6 +1,7 @@
 package analyzer
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -41,6 +42,7 @@ type replicaSetup struct {
 	expiry time.Duration
 	log    *slog.Logger
 	wall   func() time.Time
+	config ws.Config // of all connections; quick by default
 	answer func(context.Context, *wire.Message) *wire.Message
 }
 
@@ -55,9 +57,10 @@ func testLog() *slog.Logger {
 func newReplica(t testing.TB, id, addr string, o replicaSetup) *replica {
 	t.Helper()
 	log := testLog().With("at", id)
+	config := cmp.Or(o.config, quick)
 	endpoint := func(path string) ws.EndpointOptions {
 		return ws.EndpointOptions{
-			Path: path, HostID: id, ServiceType: "analyzer", Config: quick, Metrics: ws.NewMetrics(nil), Logger: slog.New(slog.DiscardHandler),
+			Path: path, HostID: id, ServiceType: "analyzer", Config: config, Metrics: ws.NewMetrics(nil), Logger: slog.New(slog.DiscardHandler),
 			Authenticate: func(*http.Request) (string, []*http.Cookie, error) { return "admin", nil, nil },
 			Authorize:    func(string, string) bool { return true },
 		}
@@ -71,7 +74,7 @@ func newReplica(t testing.TB, id, addr string, o replicaSetup) *replica {
 		addrs = o.addrs(id)
 	}
 	s.replicas = NewReplicas(ReplicasOptions{
-		Graph: s.g, HostID: id, Addrs: addrs, Dial: ws.DialOptions{Config: quick}, Endpoint: endpoint("/ws/replication"),
+		Graph: s.g, HostID: id, Addrs: addrs, Dial: ws.DialOptions{Config: config}, Endpoint: endpoint("/ws/replication"),
 		Agents: s.agents, Publishers: []*pubsub.Publisher{s.publisher}, Logger: log, Answer: o.answer,
 	})
 	s.replicas.timing = fastReplicas

@@ -54,12 +54,13 @@ type replicaLink struct {
 	sent, received atomic.Int64 // changes
 }
 
-// replicaEvent is a message, or that a link came or went.
+// replicaEvent is a message, or that a link came or went, or something else to do between others.
 type replicaEvent struct {
 	link *replicaLink
 	msg  *wire.Message
 	up   bool
 	down bool
+	hook func()
 }
 
 // accept takes a connection that another analyzer made.

@@ -56,6 +56,7 @@ const (
 	transferLimit = 4    // of one peer at a time
 	transferChunk = 1000 // elements in one message
 	changesChunk  = 1000
+	mergeLimit    = 4096 // changes in one transaction, which others wait for
 	pendingLimit  = 10000
 	idleAge       = time.Hour   // of an origin without elements, until nobody remembers who was right about it
 	settledAge    = time.Minute // until a difference that could not be repaired is tried again
@@ -85,8 +86,11 @@ func (r *Replicas) guarded(f func()) {
 // take takes an event, and what waits behind it.
 func (r *Replicas) take(e replicaEvent) {
 	var events []replicaEvent
+	items := 0
 	for more := true; more; {
 		switch {
+		case e.hook != nil:
+			e.hook()
 		case e.up || e.down:
 			if len(events) > 0 {
 				r.merge(events)
@@ -99,8 +103,11 @@ func (r *Replicas) take(e replicaEvent) {
 			}
 		case r.store != nil:
 			events = append(events, e)
+			if c, ok := e.msg.Body.(*wire.Changes); ok {
+				items += len(c.Items)
+			}
 		}
-		if more = len(events) < replicaBacklog; more {
+		if more = len(events) < replicaBacklog && items < mergeLimit; more {
 			select {
 			case e = <-r.inbox:
 			default:

@@ -41,7 +41,7 @@ func (r *Replicas) tick() {
 			r.mail(p, wire.TypeElementsRequest, "", l)
 		}
 	}
-	r.strays()
+	r.strays(now)
 	r.settle()
 }
 
@@ -141,8 +141,16 @@ func (r *Replicas) farewells() {
 	}
 }
 
-// strays deletes edges whose nodes do not come, if it is this analyzer's to say so.
-func (r *Replicas) strays() {
+// strays deletes edges whose nodes do not come, if it is this analyzer's to say so: not while there is somebody who may still have them.
+func (r *Replicas) strays(now time.Time) {
+	for _, p := range r.peers {
+		if !p.compared && !p.synced || len(p.transfers)+len(p.queue) > 0 {
+			r.quiet = now
+		}
+	}
+	if len(r.store.since) == 0 || now.Sub(r.quiet) < r.timing.park || len(r.Absent()) > 0 {
+		return
+	}
 	for rec, since := range r.store.since {
 		if r.store.clock().Sub(since) < r.timing.park || r.isForeign(rec.origin) {
 			continue

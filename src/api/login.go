@@ -62,10 +62,17 @@ func tokenCookie(r *http.Request, token string) *http.Cookie {
 	return &http.Cookie{Name: "authtoken", Value: token, Path: "/", HttpOnly: true, Secure: secure(r), SameSite: http.SameSiteLaxMode}
 }
 
-// permissionsCookie is for pages, which show only what the user may do; it grants nothing.
+// maxCookie is what browsers keep.
+const maxCookie = 4000
+
+// permissionsCookie is for pages, which show only what the user may do; it grants nothing. A list that is too long comes with the login only.
 func permissionsCookie(r *http.Request, list []Permission) *http.Cookie {
 	text, _ := json.Marshal(list) // plain strings and booleans
-	return &http.Cookie{Name: "permissions", Value: base64.StdEncoding.EncodeToString(text), Path: "/", Secure: secure(r), SameSite: http.SameSiteLaxMode}
+	value := base64.StdEncoding.EncodeToString(text)
+	if len(value) > maxCookie {
+		return &http.Cookie{} // without a name it is not sent
+	}
+	return &http.Cookie{Name: "permissions", Value: value, Path: "/", Secure: secure(r), SameSite: http.SameSiteLaxMode}
 }
 
 // secure tells whether the browser speaks TLS, with us or with a proxy before us. One who lies about it harms no cookies but one's own.

@@ -23,7 +23,7 @@ type Rights interface {
 	Pending() error
 	// Changed is closed when another policy is in force.
 	Changed() <-chan struct{}
-	// Try tells what is wrong with a policy, and whether a user might do something under it.
+	// TryPolicy tells what is wrong with a policy, and whether a user might do something under it.
 	TryPolicy(csv, user, object, action string) (allowed bool, err error)
 }
 
@@ -89,6 +89,26 @@ func (s *Server) watched(object, action string, next handler) handler {
 		}
 		return err
 	})
+}
+
+// SocketStill returns how a WebSocket endpoint asks whether who opened a connection would still be known: a user that was removed is not,
+// nor a token that expired. When that cannot be told now the answer is yes; so it is for tickets, which are used up.
+func SocketStill(auth Authenticator) func(*http.Request) bool {
+	return func(r *http.Request) bool {
+		if r.URL.Query().Get(ticketQuery) != "" {
+			return true
+		}
+		_, err := auth.Authenticate(r)
+		if err == nil {
+			return true
+		}
+		status := http.StatusUnauthorized
+		var known interface{ Status() int }
+		if errors.As(err, &known) {
+			status = known.Status()
+		}
+		return status != http.StatusUnauthorized
+	}
 }
 
 // checkRight explains a decision: about others to who may read the policy, about oneself to everybody.

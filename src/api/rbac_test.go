@@ -10,11 +10,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"skydive/src/auth"
 	"skydive/src/etcd"
 	"skydive/src/graph"
 	"skydive/src/rbac"
@@ -37,25 +39,54 @@ func (k kept) Delete(ctx context.Context) error { return k.store.Delete(ctx, pol
 // newPolicyServer has a real store, and users whose default role is admin but for guest1's.
 func newPolicyServer(t *testing.T, role string) (*testServer, *etcd.Service) {
 	t.Helper()
+	s, store, follow := newUnfollowedServer(t, role, rbac.Config{})
+	follow()
+	return s, store
+}
+
+// newUnfollowedServer leaves it to the caller when the policy in the store is looked at.
+func newUnfollowedServer(t *testing.T, role string, cfg rbac.Config) (*testServer, *etcd.Service, func()) {
+	t.Helper()
 	store := newStore(t)
-	users := map[string]string{"alice": "p", "bob": "p", "carol": "p"}
-	var enforcer *rbac.Enforcer
-	s := newServer(t, users, func(o *Options) {
-		enforcer = o.RBAC.(*rbac.Enforcer)
+	enforcer, err := rbac.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authenticator, err := auth.New("basic", auth.Config{Users: map[string]string{"alice": "p", "bob": "p", "carol": "p"}, Role: role}, auth.Options{Log: quiet(), Grant: enforcer.Grant})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(t, nil, func(o *Options) {
+		o.Auth, o.RBAC = authenticator, enforcer
 		o.Store, o.Policy, o.Rights = store, kept{store}, enforcer
 		o.Check = func(user, object, action string) any { return enforcer.Check(user, object, action) }
 	})
-	for user := range users {
-		enforcer.Grant(user, role)
+	s.rbac = enforcer
+	return s, store, func() {
+		follow := enforcer.Follow(policyKey, quiet())
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() {
+			done <- store.Watch(ctx, policyKey, func(e etcd.Event) { follow(e.Key, e.Value, e.Synced) })
+		}()
+		t.Cleanup(func() { cancel(); <-done })
 	}
-	follow := enforcer.Follow(policyKey, quiet())
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		done <- store.Watch(ctx, policyKey, func(e etcd.Event) { follow(e.Key, e.Value, e.Synced) })
-	}()
-	t.Cleanup(func() { cancel(); <-done })
-	return s, store
+}
+
+// becomes waits until a request is answered as it should.
+func (s *testServer) becomes(t *testing.T, user, path string, want int) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		status, text := s.as(t, user, "GET", path, "")
+		if status == want {
+			return
+		}
+		if <-tick.C; time.Now().After(deadline) {
+			t.Fatalf("%s: %s: %d %s, want %d", user, path, status, text, want)
+		}
+	}
 }
 
 func (s *testServer) as(t testing.TB, user, method, path, body string) (int, string) {
@@ -131,22 +162,7 @@ func TestPolicyThroughTheAPI(t *testing.T) {
 // What is stored past the API – with curl, or by another analyzer – is followed; what is wrong with it is told.
 func TestPolicyStoredByOthers(t *testing.T) {
 	s, store := newPolicyServer(t, "admin")
-	becomes := func(user, path string, want int) {
-		t.Helper()
-		deadline := time.Now().Add(10 * time.Second)
-		for {
-			changed := s.rbac.Changed()
-			status, text := s.as(t, user, "GET", path, "")
-			if status == want {
-				return
-			}
-			select {
-			case <-changed:
-			case <-time.After(time.Until(deadline)):
-				t.Fatalf("%s: %s: %d %s, want %d", user, path, status, text, want)
-			}
-		}
-	}
+	becomes := func(user, path string, want int) { t.Helper(); s.becomes(t, user, path, want) }
 	put := func(text string) {
 		t.Helper()
 		if err := store.Put(t.Context(), policyKey, []byte(text)); err != nil {
@@ -170,6 +186,38 @@ func TestPolicyStoredByOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	becomes("carol", "/api/rbac/policy", 404)
+}
+
+// After a restart there is no last good policy: with a broken one nobody is let in, but to mend it.
+func TestBrokenPolicyAtStart(t *testing.T) {
+	s, store, follow := newUnfollowedServer(t, "admin", rbac.Config{Await: true})
+	if err := store.Put(t.Context(), policyKey, []byte("p, bob, topology, read, deny\np, bob")); err != nil {
+		t.Fatal(err)
+	}
+	if status, text := s.as(t, "carol", "GET", "/api/topology", ""); status != 503 || !strings.Contains(text, "not known yet") {
+		t.Errorf("%d %s", status, text)
+	}
+	changed := s.rbac.Changed()
+	follow()
+	deadline := time.Now().Add(10 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for s.rbac.Status().State != "failed" {
+		if <-tick.C; time.Now().After(deadline) {
+			t.Fatalf("%+v", s.rbac.Status())
+		}
+	}
+	for _, user := range []string{"bob", "carol"} {
+		if status, text := s.as(t, user, "GET", "/api/topology", ""); status != 503 || !strings.Contains(text, "line 2") {
+			t.Errorf("%s: %d %s", user, status, text)
+		}
+	}
+	if status, text := s.as(t, "carol", "PUT", "/api/rbac/policy", "p, bob, topology, read, deny"); status != 200 {
+		t.Fatalf("%d %s", status, text)
+	}
+	<-changed
+	s.becomes(t, "carol", "/api/topology", 200)
+	s.becomes(t, "bob", "/api/topology", 405)
 }
 
 func TestCheckOverTheAPI(t *testing.T) {
@@ -382,3 +430,92 @@ func newOpen(t testing.TB, edit func(*Options)) *Server {
 	}
 	return s
 }
+
+// A policy of many lines must not make headers that no browser takes.
+func TestManyPermissionsAreNoCookie(t *testing.T) {
+	s := newServer(t, map[string]string{"alice": "p"}, nil)
+	login := func() (cookie string, list int) {
+		resp, body := s.do(t, "POST", "/login", "username=alice&password=p", "Content-Type: application/x-www-form-urlencoded")
+		for _, c := range resp.Cookies() {
+			if c.Name == "permissions" {
+				cookie = c.Value
+			}
+		}
+		return cookie, strings.Count(body, `"Object"`)
+	}
+	before, few := login()
+	if before == "" || few == 0 {
+		t.Fatal("no permissions at all")
+	}
+	var policy strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&policy, "p, guest, object%d, read, allow\n", i)
+	}
+	if err := s.rbac.SetPolicy(policy.String()); err != nil {
+		t.Fatal(err)
+	}
+	if after, many := login(); after != "" || many != few+100 {
+		t.Errorf("%d bytes of cookie, %d permissions", len(after), many)
+	}
+}
+
+func TestSocketStill(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "htpasswd")
+	write := func(users ...string) {
+		t.Helper()
+		text := ""
+		for _, user := range users {
+			text += user + ":{SHA}UWuXg/ylF+7L0dBk2i0WUxCxl1k=\n" // p
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("alice", "bob")
+	users, err := auth.New("basic", auth.Config{File: file}, auth.Options{Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	still := SocketStill(users)
+	handshake := func(user, query string) *http.Request {
+		r := httptest.NewRequest("GET", "/ws/subscriber"+query, nil)
+		r.SetBasicAuth(user, "p")
+		return r
+	}
+	for _, user := range []string{"alice", "bob"} {
+		if _, err := users.Authenticate(handshake(user, "")); err != nil || !still(handshake(user, "")) {
+			t.Fatal(user, err)
+		}
+	}
+	write("alice", "carol", "dave")
+	deadline := time.Now().Add(10 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for still(handshake("bob", "")) { // the file is looked at now and then
+		if <-tick.C; time.Now().After(deadline) {
+			t.Fatal("bob was removed, and is still known")
+		}
+	}
+	if !still(handshake("alice", "")) {
+		t.Error("alice is gone as well")
+	}
+	if !still(handshake("bob", "?"+ticketQuery+"=used")) {
+		t.Error("a ticket that was used ends its connection")
+	}
+	if still(handshake("bob", "?"+ticketQuery+"=")) {
+		t.Error("an empty ticket keeps a connection")
+	}
+	if !SocketStill(away{})(handshake("bob", "")) {
+		t.Error("connections end because nobody can be asked")
+	}
+}
+
+// away is an authentication that cannot be reached.
+type away struct{ stubAuth }
+
+func (away) Authenticate(*http.Request) (string, error) { return "", awayError{} }
+
+type awayError struct{}
+
+func (awayError) Error() string { return "Keystone is away" }
+func (awayError) Status() int   { return http.StatusServiceUnavailable }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -211,14 +212,17 @@ func TestBackendAway(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, after := d.counts(); after != before {
+		if _, after := d.counts(); after != before+1 {
 			t.Error("asked one that is away:", after-before)
 		}
-		// Failures that are nobody's fault use up no attempts.
+		// Nor is it asked at will by those whom it does not know.
 		for i := range 3 * failBurst {
-			if err := inBy(fmt.Sprint("another", i)); status(err) != http.StatusServiceUnavailable {
+			if err := inBy(fmt.Sprint("another", i)); status(err) != http.StatusServiceUnavailable && err != ErrTooMany {
 				t.Fatal(i, err)
 			}
+		}
+		if _, after := d.counts(); after > before+failBurst {
+			t.Error("asked", after-before)
 		}
 		// A backend that does not answer at all costs one wait, not one a request.
 		d.set(func() { d.down, d.stalled = nil, make(chan struct{}) })
@@ -247,6 +251,26 @@ func TestBackendAway(t *testing.T) {
 		d.set(func() { d.down = nil })
 		if err := inBy(token); status(err) != http.StatusUnauthorized || a.Warnings() != nil {
 			t.Error(err, a.Warnings())
+		}
+	})
+}
+
+// Who has the backend fail – by a name that is too much for it, say – cannot keep a revoked token alive.
+func TestRevokedAlthoughOthersFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, d := withDirectory(t)
+		_, token, err := a.Login(request("", ""), "ann", "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pass(rightFor)
+		d.set(func() { d.down = errors.New("500"); delete(d.tokens, token) })
+		if _, err := a.Authenticate(request("Authorization", "Basic "+basic("\U0001F4A3", "x"))); status(err) != http.StatusServiceUnavailable {
+			t.Error(err)
+		}
+		d.set(func() { d.down = nil })
+		if user, err := a.Authenticate(request("X-Auth-Token", token)); status(err) != http.StatusUnauthorized {
+			t.Error(user, err)
 		}
 	})
 }
@@ -283,6 +307,12 @@ func TestSlowBackendStallsNobodyElse(t *testing.T) {
 		}
 		a.mu.Unlock()
 		start := time.Now()
+		a.mu.Lock()
+		for id, known := range a.right { // and it would be time to look at them again
+			known.again = start
+			a.right[id] = known
+		}
+		a.mu.Unlock()
 		for range 100 {
 			if err := ask("10.1.0.1:1", token); err != nil {
 				t.Fatal(err)
@@ -402,6 +432,38 @@ func TestTenThousandBadLogins(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Credentials that were right are looked at again while somebody guesses about the same name from the same address.
+func TestLookingAgainIsNoGuess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := withDirectory(t)
+		file := filepath.Join(t.TempDir(), "htpasswd")
+		write(t, file, "ann:{SHA}EfatjsUqKYSrqv18O1FlA3hcIHI=\n") // x
+		b := authenticator(t, "basic", Config{File: file}, Options{})
+		try := func(a *Authenticator, password string) error {
+			_, err := a.Authenticate(request("Authorization", "Basic "+basic("ann", password)))
+			return err
+		}
+		for _, a := range []*Authenticator{a, b} {
+			if err := try(a, "x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pass(rightFor)
+		write(t, file, "ann:{SHA}EfatjsUqKYSrqv18O1FlA3hcIHI=\nbob:{SHA}EfatjsUqKYSrqv18O1FlA3hcIHI=\n")
+		for what, a := range map[string]*Authenticator{"backend": a, "file": b} {
+			for i := range 2 * failBurst {
+				_ = try(a, fmt.Sprint("guess", i))
+			}
+			if err := try(a, "a new guess"); err != ErrTooMany {
+				t.Error(what, err)
+			}
+			if err := try(a, "x"); err != nil {
+				t.Error(what, "keeps out one who knows:", err)
+			}
+		}
+	})
 }
 
 func TestWrongIsRememberedForAMoment(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 )
 
 // What was found out about credentials is remembered, or every request would cost a slow check. Those that were right once are no
-// guess: they are looked at again after a while – a user may have been removed, a token revoked –, but are not limited. Those that were
+// guess: when they are looked at again – the file of users has changed, or a token may have been revoked –, that is not limited. Those that were
 // wrong are so for a moment: a program that goes on asking with them uses up no attempts of others behind the same address.
 const (
 	rightFor = 5 * time.Minute
@@ -43,9 +43,9 @@ func (a *Authenticator) fingerprint(kind string, words ...string) (f fingerprint
 
 // verdict is what is known of credentials until it must be asked for again.
 type verdict struct {
-	token   Token // its ID is empty: it is in the request
-	err     error // nil: right
-	again   time.Time
+	token   Token     // its ID is empty: it is in the request
+	err     error     // nil: right
+	again   time.Time // zero: never, for this version
 	version uint64
 }
 
@@ -108,7 +108,8 @@ func (a *Authenticator) verify(r *http.Request, id fingerprint, name string, fre
 	a.mu.Lock()
 	now := a.clock()
 	known, wasRight := a.right[id]
-	if wasRight && !fresh && known.version == version && now.Before(known.again) {
+	good := wasRight && !fresh && known.version == version
+	if good && (known.again.IsZero() || now.Before(known.again)) {
 		a.mu.Unlock()
 		return known.token, nil
 	}
@@ -117,7 +118,8 @@ func (a *Authenticator) verify(r *http.Request, id fingerprint, name string, fre
 		a.failures.Inc()
 		return Token{}, wrong.err
 	}
-	if wasRight && !fresh && known.version == version && now.Before(a.retry) && now.Before(known.token.Until) {
+	full := a.waiting >= maxWaiting
+	if good && (full || now.Before(a.retry)) && now.Before(known.token.Until) {
 		a.mu.Unlock()
 		return known.token, nil
 	}
@@ -130,7 +132,7 @@ func (a *Authenticator) verify(r *http.Request, id fingerprint, name string, fre
 			return Token{}, ErrBusy
 		}
 	}
-	if a.waiting >= maxWaiting {
+	if full {
 		a.mu.Unlock()
 		return Token{}, ErrBusy
 	}
@@ -162,10 +164,11 @@ func (a *Authenticator) verify(r *http.Request, id fingerprint, name string, fre
 	}
 	token, err := a.limited(r.Context(), ask)
 	mine.token, mine.err = a.conclude(id, version, fresh, token, err)
-	if isRefused(mine.err) {
+	switch {
+	case isRefused(mine.err):
 		a.failures.Inc()
-	} else if !wasRight {
-		a.giveBack(remote, user)
+	case !wasRight && (mine.err == nil || mine.err == ErrBusy):
+		a.giveBack(remote, user) // but not what has the backend fail: it may be made to
 	}
 	return mine.token, mine.err
 }
@@ -212,12 +215,15 @@ func (a *Authenticator) conclude(id fingerprint, version uint64, fresh bool, tok
 			a.away = now
 			a.log.Error("nobody new can log in", "section", "auth."+a.name, "error", known)
 		}
-		a.retry, a.reason = now.Add(awayFor), known
+		a.reason = known
 	}
-	if was, ok := a.right[id]; ok && !fresh && now.Before(was.token.Until) {
-		return was.token, nil
+	was, ok := a.right[id]
+	if !ok || fresh || !now.Before(was.token.Until) {
+		return Token{}, known
 	}
-	return Token{}, known
+	// Only here: whoever has the backend fail must not keep revoked tokens alive by that.
+	a.retry = now.Add(awayFor)
+	return was.token, nil
 }
 
 func isRefused(err error) bool {
@@ -242,7 +248,10 @@ func (a *Authenticator) remember(id fingerprint, token Token, version uint64) {
 		}
 	}
 	again := a.clock().Add(rightFor)
-	if !token.Until.IsZero() && token.Until.Before(again) {
+	switch {
+	case token.Until.IsZero():
+		again = time.Time{} // their version tells when passwords may have changed
+	case token.Until.Before(again):
 		again = token.Until
 	}
 	delete(a.wrong, id)

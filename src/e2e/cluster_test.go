@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -191,6 +192,18 @@ func (c *cluster) change(tag string) {
 	}
 }
 
+// load changes something on a host again and again, until stop is called.
+func (c *cluster) load(h *Host) (stop func()) {
+	c.t.Helper()
+	script(c.t, h, "touch busy")
+	cmd := h.Command(context.Background(), "sh", "-c", "while [ -e busy ]; do ip link add load type bridge; ip link set load up; ip link del load; done")
+	need(c.t, cmd.Start())
+	return func() {
+		script(c.t, h, "rm busy")
+		cmd.Wait()
+	}
+}
+
 // TestRootClusterSurvives has three analyzers and five agents. Each analyzer in turn is killed under changes, cut off, brought back: none of
 // the topology may be lost or stay behind, and what users asked for goes on.
 func TestRootClusterSurvives(t *testing.T) {
@@ -217,8 +230,10 @@ func TestRootClusterSurvives(t *testing.T) {
 		t.Run("kill -9 "+victim.Name, func(t *testing.T) {
 			c.t = t
 			left := c.others(victim)
+			stop := c.load(c.agents[round])
 			c.running[victim].Kill()
 			c.change(fmt.Sprintf("killed%d", round))
+			stop()
 			c.equal(30*time.Second, left...)
 			c.leader(left...)
 			// Interfaces that came while it was away are captured all the same.
@@ -233,6 +248,58 @@ func TestRootClusterSurvives(t *testing.T) {
 			need(t, victim.get(victim.analyzerAddr(), "/api/node/"+kept))
 		})
 	}
+	t.Run("kill -9 of every agent", func(t *testing.T) {
+		c.t = t
+		for i, h := range c.agents {
+			c.running[h].Kill()
+			script(t, h, fmt.Sprintf("ip link add away%d type bridge", i))
+			c.launch(h)
+		}
+		c.equal(30*time.Second, c.analyzers...)
+	})
+	t.Run("most analyzers die", func(t *testing.T) {
+		c.t = t
+		last, dead := c.analyzers[2], c.analyzers[:2]
+		for _, a := range dead {
+			c.running[a].Kill()
+		}
+		// Live topology needs nobody else; resources do.
+		c.change("most")
+		agree(t, 30*time.Second, last, c.agents...)
+		status, text, err := last.Request("POST", last.analyzerAddr(), "/api/capture", map[string]any{"GremlinQuery": "G.V().Has('Name', 'later')"})
+		need(t, err)
+		if status != 503 {
+			t.Errorf("a capture without a quorum: %d %s, want 503", status, text)
+		}
+		for _, a := range dead {
+			c.launch(a)
+		}
+		for _, a := range c.analyzers {
+			c.answers(a)
+			need(t, a.get(a.analyzerAddr(), "/api/capture/"+capture))
+		}
+		c.equal(30*time.Second, c.analyzers...)
+		active(dead[0], 2*len(c.agents))
+	})
+	t.Run("the log of one etcd is damaged", func(t *testing.T) {
+		c.t = t
+		victim := c.analyzers[1]
+		c.running[victim].Kill()
+		script(t, victim, "for f in etcd/member/wal/*.wal; do printf 'X' | dd of=$f bs=1 seek=40 conv=notrunc status=none; done")
+		c.launch(victim)
+		if err := c.running[victim].Wait(30 * time.Second); err == nil || strings.Contains(err.Error(), "still runs") {
+			t.Fatalf("it starts with a damaged log: %v", err)
+		}
+		if out := c.running[victim].Output(); !strings.Contains(out, victim.Dir+"/etcd") {
+			t.Errorf("the damaged directory is not named: %s", tail(out, 5))
+		}
+		// What it says is to be done: the others have all of it.
+		script(t, victim, "mv etcd damaged")
+		c.launch(victim)
+		c.answers(victim)
+		need(t, victim.get(victim.analyzerAddr(), "/api/capture/"+capture))
+		c.equal(30*time.Second, c.analyzers...)
+	})
 	t.Run("leader cut off from the others", func(t *testing.T) {
 		c.t = t
 		leader := c.leader(c.analyzers...)
@@ -299,4 +366,74 @@ func TestRootClusterSurvives(t *testing.T) {
 		}))
 		p.Kill()
 	})
+}
+
+// TestRootClusterFlowHistory loses an analyzer that has flows in its archive: the others answer without these and say so, and all of them
+// are found again when it is back.
+func TestRootClusterFlowHistory(t *testing.T) {
+	c := newCluster(t, 3, 5, "flow: {update: 1, expire: 600}\n")
+	for _, h := range c.agents {
+		script(t, h, netnsPair)
+	}
+	first := c.analyzers[0]
+	c.equal(20*time.Second, c.analyzers...)
+	capture(t, first, len(c.agents), map[string]any{"GremlinQuery": "G.V().Has('Name', 'a1')"})
+	for _, h := range c.agents {
+		script(t, h, "ip netns exec n1 ping -q -c 3 -i 0.2 192.168.9.2")
+	}
+	ask := func(a *Host) (hosts int, packets int64, partial string) {
+		t.Helper()
+		client := a.HTTP()
+		defer client.CloseIdleConnections()
+		res, err := client.Post("http://"+a.analyzerAddr()+"/api/topology", "application/json",
+			strings.NewReader(`{"GremlinQuery": "G.At('-1s', 600).Flows().Has('ICMP.Type', 'ECHO')"}`))
+		need(t, err)
+		defer res.Body.Close()
+		var flows []flowRecord
+		need(t, json.NewDecoder(res.Body).Decode(&flows))
+		nodes := map[string]bool{}
+		for _, f := range flows {
+			nodes[f.NodeTID] = true
+			packets += f.Metric.ABPackets
+		}
+		return len(nodes), packets, res.Header.Get("X-Skydive-Partial")
+	}
+	whole := func(a *Host) {
+		t.Helper()
+		need(t, Until(30*time.Second, func() error {
+			if hosts, packets, partial := ask(a); hosts != len(c.agents) || packets != int64(3*len(c.agents)) || partial != "" {
+				return fmt.Errorf("%s has flows of %d nodes, %d packets, without %q", a.Name, hosts, packets, partial)
+			}
+			return nil
+		}))
+	}
+	for _, a := range c.analyzers {
+		whole(a)
+	}
+	// One that has some of them itself.
+	victim, kept := first, int64(0)
+	for _, a := range c.analyzers {
+		st, err := a.Status(a.analyzerAddr())
+		need(t, err)
+		if n := int64(st["Flows"].(map[string]any)["Stored"].(float64)); n > kept {
+			victim, kept = a, n
+		}
+	}
+	if kept == 0 {
+		t.Fatal("no analyzer has stored any flow")
+	}
+	c.running[victim].Kill()
+	for _, a := range c.others(victim) {
+		need(t, Until(20*time.Second, func() error {
+			if hosts, _, partial := ask(a); partial == "" || hosts >= len(c.agents) {
+				return fmt.Errorf("%s answers for %d nodes, without %q", a.Name, hosts, partial)
+			}
+			return nil
+		}))
+	}
+	c.launch(victim)
+	c.answers(victim)
+	for _, a := range c.analyzers {
+		whole(a)
+	}
 }

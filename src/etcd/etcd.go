@@ -223,7 +223,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	case err = <-server.Err():
 	case err = <-fatal:
 	case <-server.Server.StopNotify():
-		err = errors.New("the embedded etcd server stopped by itself")
+		err = s.stopped(errors.New("the embedded etcd server stopped by itself"))
 	}
 	cancel()
 	clients.Wait()

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,20 +21,28 @@ import (
 	"go.uber.org/zap"
 )
 
+// nextPort is where freeListen looks next: below the ports that the kernel gives to connections, and elsewhere in each process.
+var nextPort = func() *atomic.Int64 {
+	n := new(atomic.Int64)
+	n.Store(int64(os.Getpid()) * 10)
+	return n
+}()
+
 // freeListen returns an address whose port and next port nobody uses.
 func freeListen(t *testing.T) string {
 	t.Helper()
-	for range 50 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 500 {
+		port := 15000 + nextPort.Add(2)%16000
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		l, err := net.Listen("tcp", address)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		port := l.Addr().(*net.TCPAddr).Port
 		next, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1))
 		l.Close()
 		if err == nil {
 			next.Close()
-			return fmt.Sprintf("127.0.0.1:%d", port)
+			return address
 		}
 	}
 	t.Fatal("no two free ports in a row")
@@ -182,9 +191,6 @@ func TestWatchSeesUpdatesAndExpiry(t *testing.T) {
 
 // A key that outlives its process is deleted by its lease.
 func TestLeaseEndsWithoutTheProcess(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 8 s")
-	}
 	dir := t.TempDir()
 	s, stop := run(t, embedded(t, dir))
 	if err := s.Create(t.Context(), "/alert/ttl", []byte("1"), time.Second); err != nil {
@@ -226,6 +232,30 @@ func TestDataSurvivesRestart(t *testing.T) {
 	s, _ = run(t, embedded(t, dir)) // on other ports
 	if v, _, err := s.Get(t.Context(), "/workflow/a"); err != nil || string(v) != "keep" {
 		t.Errorf("%q %v", v, err)
+	}
+}
+
+// A log of some length is replayed before anything else happens: it starts each time, at once.
+func TestStartsWithALongLog(t *testing.T) {
+	dir := t.TempDir()
+	s, stop := run(t, embedded(t, dir))
+	for i := range 350 {
+		if err := s.Put(t.Context(), fmt.Sprintf("/x/%d", i), []byte("1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 30 {
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		s, stop = run(t, embedded(t, dir))
+		if took := time.Since(began); took > 4*time.Second {
+			t.Errorf("an election of %v", took)
+		}
+	}
+	if all, err := s.List(t.Context(), "/x/"); err != nil || len(all) != 350 {
+		t.Errorf("%d keys, %v", len(all), err)
 	}
 }
 

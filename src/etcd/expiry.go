@@ -127,7 +127,7 @@ func endAt(e Event, now time.Time) time.Time {
 	}
 	left := ttl
 	if e.listed {
-		left = min(left, end-now.UnixMilli())
+		left = max(0, min(left, end-now.UnixMilli()))
 	}
 	return now.Add(time.Duration(left) * time.Millisecond)
 }

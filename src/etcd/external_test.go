@@ -45,6 +45,7 @@ func debian(t *testing.T, address, dir string, files *TLS) (kill func()) {
 
 // The distribution's etcd, with TLS, users of its own and no rights beyond the keys; it crashes in between.
 func TestExternalEtcd(t *testing.T) {
+	t.Parallel()
 	files, address, dir := certificates(t), freeListen(t), t.TempDir()
 	kill := debian(t, address, dir, files)
 	secure, err := files.client()

@@ -25,6 +25,7 @@ func eventually(t *testing.T, within time.Duration, what string, met func() bool
 
 // One analyzer becomes three: what it holds stays, and the others get it.
 func TestClusterGrows(t *testing.T) {
+	t.Parallel()
 	cfgs := cluster(t, 3, certificates(t))
 	alone := cfgs[0]
 	alone.Peers = nil
@@ -59,6 +60,7 @@ func TestClusterGrows(t *testing.T) {
 
 // Of two members one is lost for good: the other says what to do, and has all it had when that is done. A third one is removed.
 func TestLastMemberGoesOnAlone(t *testing.T) {
+	t.Parallel()
 	cfgs := cluster(t, 2, nil)
 	first, second := begin(t, cfgs[0], quiet()), begin(t, cfgs[1], quiet())
 	first.wait(t)
@@ -99,6 +101,7 @@ func TestLastMemberGoesOnAlone(t *testing.T) {
 
 // Two that were started apart are not merged: it is said. A member that the configuration does not name can be removed.
 func TestStrangersAreSaid(t *testing.T) {
+	t.Parallel()
 	cfgs := cluster(t, 2, nil)
 	var members []*member
 	for _, c := range cfgs {
@@ -121,6 +124,7 @@ func TestStrangersAreSaid(t *testing.T) {
 }
 
 func TestMembersAreRemoved(t *testing.T) {
+	t.Parallel()
 	cfgs := cluster(t, 3, nil)
 	var members []*member
 	for _, c := range cfgs {
@@ -153,6 +157,7 @@ func TestMembersAreRemoved(t *testing.T) {
 
 // A member whose disk is lost comes back with an empty directory and gets all from the others.
 func TestMemberLosesItsData(t *testing.T) {
+	t.Parallel()
 	cfgs := cluster(t, 3, nil)
 	var members []*member
 	for _, c := range cfgs {

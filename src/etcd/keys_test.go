@@ -282,6 +282,19 @@ func TestKeysGuard(t *testing.T) {
 	}
 }
 
+// In clear text beyond loopback, which is warned about, other hosts still get nothing here.
+func TestKeysBeyondLoopback(t *testing.T) {
+	cfg := embedded(t, t.TempDir())
+	_, port, _ := strings.Cut(cfg.Listen, ":")
+	cfg.Listen = hostAddress(t) + ":" + port
+	run(t, cfg)
+	for _, method := range []string{"GET", "PUT", "DELETE"} {
+		if status, text := call(t, method, "http://"+cfg.Listen+keysPath+"/x?value=1", nil); status != 401 || !strings.Contains(text, "rbac policy") {
+			t.Errorf("%s: %d %s", method, status, text)
+		}
+	}
+}
+
 func TestKeysCheck(t *testing.T) {
 	cfg := embedded(t, t.TempDir())
 	s, _ := run(t, cfg)
@@ -312,6 +325,19 @@ func FuzzTree(f *testing.F) {
 		n := treeOf(filepath.Clean(dir), strings.Split(keys, "\n"), recursive)
 		if !n.Dir {
 			t.Error("no directory")
+		}
+	})
+}
+
+func FuzzEndAt(f *testing.F) {
+	for _, s := range []string{"1700000000000 60000", "", "1", "-1 -1", "9223372036854775807 9223372036854775807", "0 3153600000000"} {
+		f.Add(s, true)
+		f.Add(s, false)
+	}
+	now := time.Now()
+	f.Fuzz(func(t *testing.T, stamp string, listed bool) {
+		if at := endAt(Event{Value: []byte(stamp), listed: listed}, now); at.After(now.Add(maxTTL * time.Second)) {
+			t.Errorf("%q ends at %v", stamp, at)
 		}
 	})
 }

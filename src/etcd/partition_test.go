@@ -11,6 +11,7 @@ import (
 
 // TestRootPartition cuts off whoever leads: it knows before another leads, and when the cut heals nobody is disturbed.
 func TestRootPartition(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		if os.Getenv("SKYDIVE_CI") == "1" {
 			t.Fatal("needs root")

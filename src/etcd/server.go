@@ -17,16 +17,8 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
-)
-
-// Each tick wakes the processor, and that is nearly all that an idle server costs. A single member has nobody to send heartbeats to,
-// so it ticks slowly; start then makes it leader at once instead of waiting for an election. Members of a cluster keep etcd's pace.
-const (
-	soloTick     = 1000 // ms
-	soloElection = 5 * soloTick
 )
 
 // server translates the configuration into etcd's.
@@ -170,8 +162,13 @@ func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error
 	case err := <-fatal:
 		return failed(err)
 	}
-	again := time.NewTicker(5 * time.Millisecond)
-	defer again.Stop()
+	if len(s.cfg.Peers) <= 1 {
+		hastening, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go hasten(hastening, server) // not waited for: in a server that is broken it may never get its answer
+	}
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
 	for {
 		select {
 		case <-server.Server.ReadyNotify():
@@ -182,35 +179,30 @@ func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error
 				}
 			}
 			return server, nil
-		case <-again.C:
-			if server.Server.Leader() != 0 {
-				continue
+		case <-look.C:
+			if server.Server.Leader() == 0 {
+				s.setState("starting", noLeader(local(server))+"; to go on with this member alone, for good, create "+alone+" and start it again")
 			}
-			if now := local(server); len(s.cfg.Peers) > 1 || len(now.Members) > 1 {
-				again.Reset(time.Second) // there is nothing to hasten
-				s.setState("starting", noLeader(now)+"; to go on with this member alone, for good, create "+alone+" and start it again")
-				continue
-			}
-			campaign(ctx, server)
 			continue
 		case <-ctx.Done():
 			err = ctx.Err()
 		case err = <-server.Err():
+			err = s.stopped(err)
 		case err = <-fatal:
 		case <-server.Server.StopNotify():
-			err = errors.New("it stopped by itself")
+			err = s.stopped(errors.New("it stopped by itself"))
 		}
 		s.stop(server)
 		return failed(err)
 	}
 }
 
-// campaign makes a lone member stand for election now: it gets the message with which a leader hands over its office (raft,
-// section 3.10), which is obeyed without waiting for the election timeout. Too early – the member has not read its own
-// membership yet – it is ignored.
-func campaign(ctx context.Context, server *embed.Etcd) {
-	id := uint64(server.Server.MemberID())
-	_ = server.Server.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: &id, To: &id})
+// stopped adds to why a server stopped what it does not say.
+func (s *Service) stopped(err error) error {
+	if err == nil || len(s.cfg.Peers) < 2 {
+		return err
+	}
+	return fmt.Errorf("%w: when the other members have removed this one, it stops, and its data is of no use", err)
 }
 
 // stopGrace is how long clients of the embedded server may finish; a service has 2 s to end.

@@ -29,6 +29,13 @@ import (
 // certificates makes an authority and certificates of it in files: of this host for servers, and one for clients.
 func certificates(t *testing.T) *TLS {
 	t.Helper()
+	files, _ := renewable(t)
+	return files
+}
+
+// renewable also returns what replaces the certificate for servers.
+func renewable(t *testing.T) (*TLS, func()) {
+	t.Helper()
 	dir := t.TempDir()
 	file := func(name, kind string, der []byte) string {
 		path := filepath.Join(dir, name)
@@ -64,12 +71,57 @@ func certificates(t *testing.T) *TLS {
 	}
 	var files TLS
 	files.CAFile, _ = issue("ca", x509.Certificate{IsCA: true, KeyUsage: x509.KeyUsageCertSign})
-	files.CertFile, files.KeyFile = issue("server", x509.Certificate{
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 2)}, DNSNames: []string{"localhost"},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
+	renew := func() {
+		files.CertFile, files.KeyFile = issue("server", x509.Certificate{
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		})
+	}
+	renew()
 	files.ClientCertFile, files.ClientKeyFile = issue("client", x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	return &files
+	return &files, renew
+}
+
+// A new certificate is used without a restart, for clients and members.
+func TestCertificateIsRenewed(t *testing.T) {
+	t.Parallel()
+	files, renew := renewable(t)
+	cfgs := cluster(t, 2, files)
+	first, second := begin(t, cfgs[0], quiet()), begin(t, cfgs[1], quiet())
+	first.wait(t)
+	second.wait(t)
+	addresses := []string{cfgs[0].Listen, strings.TrimPrefix(cfgs[0].Peers["m0"], "http://")}
+	was := serials(t, files, addresses...)
+	renew()
+	for i, now := range serials(t, files, addresses...) {
+		if now == was[i] {
+			t.Errorf("%s still shows the former certificate", addresses[i])
+		}
+	}
+	// The members find each other again with it.
+	second.stop()
+	again := begin(t, cfgs[1], quiet())
+	again.wait(t)
+	if err := again.Put(t.Context(), "/x", []byte("1")); err != nil {
+		t.Error(err)
+	}
+}
+
+func serials(t *testing.T, files *TLS, addresses ...string) (list []string) {
+	t.Helper()
+	secure, err := files.client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range addresses {
+		c, err := tls.Dial("tcp", at, secure)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, c.ConnectionState().PeerCertificates[0].SerialNumber.String())
+		c.Close()
+	}
+	return list
 }
 
 // cluster returns the configurations of members that know each other by clear text URLs.
@@ -125,6 +177,7 @@ func (m *member) wait(t *testing.T) {
 }
 
 func TestThreePeersWithTLS(t *testing.T) {
+	t.Parallel()
 	files := certificates(t)
 	cfgs := cluster(t, 3, files)
 	var log lockedBuffer

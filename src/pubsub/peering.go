@@ -144,14 +144,20 @@ func newPeerLink(o PeeringOptions, c PeerCluster, m *peeringMetrics) (*peerLink,
 	return l, nil
 }
 
-// Run keeps up the connections that this analyzer is elected for until ctx ends.
+// Run keeps up the connections that this analyzer is elected for until ctx ends, or an election fails.
 func (p *Peering) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var all sync.WaitGroup
 	errs := make([]error, len(p.peers))
 	for i, l := range p.peers {
-		all.Go(func() { errs[i] = l.run(ctx) })
+		all.Go(func() {
+			if errs[i] = l.run(ctx); errs[i] != nil {
+				cancel()
+			}
+		})
 	}
-	<-ctx.Done() // also when there are none
+	<-ctx.Done() // also when there are no peers
 	all.Wait()
 	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -20,8 +21,8 @@ import (
 	"skydive/src/ws"
 )
 
-// quick makes links die fast.
-var quick = ws.Config{PingDelay: 50 * time.Millisecond, PongTimeout: 300 * time.Millisecond, CloseTimeout: 50 * time.Millisecond}
+// quick makes links end fast. However slow the machine, none is given up.
+var quick = ws.Config{PongTimeout: time.Minute, CloseTimeout: 50 * time.Millisecond}
 
 // office is an election among those who know it.
 type office struct {
@@ -310,7 +311,7 @@ func TestPeeringFailOver(t *testing.T) {
 	}
 	nobody := free.Addr().String()
 	free.Close()
-	p := peering(t, g, PeerCluster{Endpoints: []string{nobody, one.addr, two.addr}, Subscribe: "*"}, func(o *PeeringOptions) { o.Expiry = 500 * time.Millisecond })
+	p := peering(t, g, PeerCluster{Endpoints: []string{nobody, one.addr, two.addr}, Subscribe: "*"}, func(o *PeeringOptions) { o.Expiry = 2 * time.Second })
 	holds(t, g, "peer.east", "a: b:")
 	a := g.Snapshot().Node("a")
 	one.stop()
@@ -389,6 +390,16 @@ func TestPeeringRefused(t *testing.T) {
 		if _, err := NewPeering(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
+	}
+
+	fault := errors.New("no election")
+	p, err := NewPeering(PeeringOptions{Cluster: "west", Peers: []PeerCluster{good}, Graph: graph.New(graph.Options{}), Logger: slog.New(slog.DiscardHandler),
+		Elect: func(context.Context, string, func(bool)) error { return fault }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Run(t.Context()); !errors.Is(err, fault) || !strings.Contains(err.Error(), "east") {
+		t.Error(err)
 	}
 
 	east := serverAt(t, quick, "w1", "")

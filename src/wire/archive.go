@@ -15,7 +15,8 @@ const (
 	TypeArchiveTotal      = "Total"
 	TypeArchiveMetrics    = "FlowMetrics"
 	TypeArchiveRawPackets = "RawPackets"
-	TypeArchiveNext       = "Next" // the next part of an answer that is too large for one message
+	TypeArchiveNodes      = "FlowNodes" // the nodes that flows are of, answered by flows of which nothing else is told
+	TypeArchiveNext       = "Next"      // the next part of an answer that is too large for one message
 	ReplySuffix           = "Reply"
 )
 

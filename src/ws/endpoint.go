@@ -20,7 +20,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// EndpointOptions are the parts of an Endpoint; all but Config are mandatory.
+// EndpointOptions are the parts of an Endpoint; all but Config and Still are mandatory.
 type EndpointOptions struct {
 	Path                string // "/ws/subscriber": what Authorize is asked for, and the metrics label
 	HostID, ServiceType string // of this server, told to every client
@@ -29,10 +29,12 @@ type EndpointOptions struct {
 	Authenticate func(r *http.Request) (user string, cookies []*http.Cookie, err error)
 	// Authorize may refuse a known user: 403. Reauthorize asks it again.
 	Authorize func(user, path string) bool
-	Connect   Connect
-	Config    Config
-	Metrics   *Metrics
-	Logger    *slog.Logger
+	// Still tells whether whoever sent the handshake would be known today. Reauthenticate asks it. Optional.
+	Still   func(r *http.Request) bool
+	Connect Connect
+	Config  Config
+	Metrics *Metrics
+	Logger  *slog.Logger
 }
 
 // Endpoint accepts the WebSocket connections of one path. Host ids are unique
@@ -57,6 +59,7 @@ type Endpoint struct {
 type connection struct {
 	addr string
 	conn *Conn
+	sent *http.Request // the handshake
 	gone chan struct{} // closed when the host id is free again
 }
 
@@ -257,7 +260,7 @@ func (e *Endpoint) take(r *http.Request, hostID string) *refusal {
 		ending := other != nil && other.conn != nil && other.conn.over()
 		stopping, full := e.stopping, len(e.taken) >= maxPeers
 		if other == nil && !stopping && !full {
-			e.taken[hostID] = &connection{addr: r.RemoteAddr, gone: make(chan struct{})}
+			e.taken[hostID] = &connection{addr: r.RemoteAddr, sent: r, gone: make(chan struct{})}
 		}
 		e.mu.Unlock()
 		switch {

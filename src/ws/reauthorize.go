@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 )
 
-// ErrForbidden ends a connection whose user lost the right to it.
-var ErrForbidden = errors.New("the user has no permission any more")
+// ErrForbidden ends a connection whose user lost the right to it, or is no user any more.
+var ErrForbidden = errors.New("the user may not have it any more")
 
 // Reauthorize asks again whether the users of all connections may have them, and ends those that may not: what they wait for is not sent
 // any more. It returns how many.
@@ -49,14 +50,55 @@ func (c *Conn) expel(reason string) {
 	c.wakeWriter()
 }
 
-// recheck is how often users are asked for again when nothing tells of a change: one may have been removed.
+// Reauthenticate asks, for each connection, whether who opened it would still be known, and ends those whose user is not: removed, or with
+// a token that expired. It returns how many.
+func (e *Endpoint) Reauthenticate() (ended int) {
+	if e.o.Still == nil {
+		return 0
+	}
+	asked := map[*Conn]*http.Request{}
+	e.mu.Lock()
+	for _, t := range e.taken {
+		if t.conn != nil {
+			asked[t.conn] = t.sent
+		}
+	}
+	e.mu.Unlock()
+	for c, r := range asked {
+		if c.over() || e.o.Still(r) {
+			continue
+		}
+		e.o.Metrics.refusals.WithLabelValues(e.o.Path, "unknown-user").Inc()
+		c.expel(fmt.Sprintf("the credentials of '%s' do not count any more", c.peer.User))
+		ended++
+	}
+	return ended
+}
+
+// recheck is how often users are asked for again: nothing tells of their end, and authentication may be elsewhere.
 const recheck = 10 * time.Second
 
-// KeepAuthorized reauthorizes the connections of endpoints whenever the channel that changed returns is closed, and every ten seconds, until
-// ctx ends.
+// KeepAuthorized reauthorizes the connections of endpoints whenever the channel that changed returns is closed, and reauthenticates them
+// every ten seconds, until ctx ends.
 func KeepAuthorized(ctx context.Context, changed func() <-chan struct{}, endpoints ...interface{ Reauthorize() int }) error {
-	tick := time.NewTicker(recheck)
-	defer tick.Stop()
+	ended := make(chan struct{})
+	go func() { // of its own: an authentication may take its time
+		defer close(ended)
+		tick := time.NewTicker(recheck)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			for _, e := range endpoints {
+				if known, ok := e.(interface{ Reauthenticate() int }); ok {
+					known.Reauthenticate()
+				}
+			}
+		}
+	}()
 	for {
 		next := changed() // before the question, or a change in between would be missed
 		for _, e := range endpoints {
@@ -64,9 +106,9 @@ func KeepAuthorized(ctx context.Context, changed func() <-chan struct{}, endpoin
 		}
 		select {
 		case <-ctx.Done():
+			<-ended
 			return nil
 		case <-next:
-		case <-tick.C:
 		}
 	}
 }

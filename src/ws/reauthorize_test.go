@@ -178,6 +178,53 @@ func TestKeepAuthorized(t *testing.T) {
 	}
 }
 
+// Who is no user any more does not stay, and what a page of another site brought along by the browser does not count later either.
+func TestReauthenticate(t *testing.T) {
+	var mu sync.Mutex
+	removed := map[string]bool{}
+	s := newServer(t, func(o *EndpointOptions) {
+		o.Authenticate = func(r *http.Request) (string, []*http.Cookie, error) {
+			if user := r.Header.Get("X-User"); user != "" {
+				return user, nil, nil
+			}
+			return "", nil, errors.New("No credentials provided")
+		}
+		o.Still = func(r *http.Request) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return !removed[r.Header.Get("X-User")] && r.Header.Get("Cookie") == ""
+		}
+	})
+	_, alice := s.dial(t, func(o *DialOptions) {
+		as("alice")(o)
+		o.Header.Set("Origin", "http://elsewhere.example")
+		o.Header.Set("Cookie", "authtoken=x")
+	})
+	_, bob := s.dial(t, as("bob"))
+	eventually(t, "both are connected", func() bool { return len(s.Conns()) == 2 })
+	if n := s.Reauthenticate(); n != 0 {
+		t.Fatalf("%d ended without a reason", n)
+	}
+	mu.Lock()
+	removed["bob"] = true
+	mu.Unlock()
+	if n := s.Reauthenticate(); n != 1 {
+		t.Errorf("%d ended, want 1", n)
+	}
+	var closed CloseError
+	if err := wait(t, bob, "the end of bob"); !errors.As(err, &closed) || closed.Code != StatusPolicy || closed.Reason != "the credentials of 'bob' do not count any more" {
+		t.Errorf("bob was told %v", err)
+	}
+	select {
+	case err := <-alice:
+		t.Errorf("alice ended: %v", err)
+	default:
+	}
+	if n := newServer(t, nil).Reauthenticate(); n != 0 {
+		t.Errorf("%d ended where nobody is asked", n)
+	}
+}
+
 func TestReauthorizeWhileOthersComeAndGo(t *testing.T) {
 	r := newRights()
 	s := newGuardedServer(t, r, Config{})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -248,7 +249,7 @@ func TestNoAnswer(t *testing.T) {
 
 func TestCertificate(t *testing.T) {
 	s := httptest.NewUnstartedServer(&cloud{status: 200, body: answer("ann", "Default", "admin", "Default")})
-	s.Config.ErrorLog = nil
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // it says what the test wants to see
 	s.StartTLS()
 	defer s.Close()
 	cfg := section(s.URL)
@@ -271,6 +272,37 @@ func TestCertificate(t *testing.T) {
 type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// endless is a body that never ends, and counts what is read of it.
+type endless struct{ n int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.n += len(p)
+	return copy(p, strings.Repeat(" ", len(p))), nil
+}
+func (*endless) Close() error { return nil }
+
+func TestEndlessAnswer(t *testing.T) {
+	for _, code := range []int{200, 201, 204, 401, 500} {
+		body := &endless{}
+		k := backend(t, section("http://h")).(*Keystone)
+		k.client.Transport = brief{transport(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: code, Header: http.Header{}, Body: body}, nil
+		})}
+		if _, err := k.Login(t.Context(), "ann", "x"); status(err) != 503 {
+			t.Error(code, err)
+		}
+		if _, err := k.Verify(t.Context(), "tok"); status(err) != 503 {
+			t.Error(code, err)
+		}
+		if err := k.Revoke(t.Context(), "tok"); status(err) != 0 && status(err) != 503 {
+			t.Error(code, err)
+		}
+		if body.n > 3*2*maxAnswer {
+			t.Errorf("%d: %d bytes were read", code, body.n)
+		}
+	}
+}
 
 func FuzzAnswer(f *testing.F) {
 	f.Add(201, "tok", answer("ann", "Default", "admin", "Default"))

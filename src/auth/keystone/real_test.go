@@ -130,14 +130,14 @@ func (o *operator) login(user, password, domain string, scope any) string {
 	return answer.Header.Get("X-Subject-Token")
 }
 
-// projectIn and scope are what login wants.
+// projectIn is a scope.
 func projectIn(id string) object { return object{"project": object{"id": id}} }
 
 // team is a project with a member, named as the operator.
 func (o *operator) team() (project, user string) {
 	o.t.Helper()
 	project = o.make("project", o.name, object{"domain_id": "default"})
-	user = o.make("user", o.name+"-ann", object{"domain_id": "default", "password": "pass:w ö%"})
+	user = o.make("user", o.name+"-ann", object{"domain_id": "default", "password": password})
 	o.grant(project, user, "member")
 	return project, user
 }
@@ -294,7 +294,9 @@ func front(t testing.TB, to string) (address, ca string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := httptest.NewTLSServer(httputil.NewSingleHostReverseProxy(target))
+	s := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(target))
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	s.StartTLS()
 	t.Cleanup(s.Close)
 	ca = filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600); err != nil {

@@ -75,7 +75,7 @@ func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
 	}
 	metrics := pubsub.NewMetrics(s.registry)
 	publisher := pubsub.NewPublisher(pubsub.PublisherOptions{Endpoint: s.endpoint("/ws/publisher"), Graph: s.graph, Source: "publisher", Metrics: metrics, Host: cfg.HostID, Own: origin})
-	subscribers := pubsub.NewSubscribers(pubsub.SubscriberOptions{Endpoint: s.endpoint("/ws/subscriber"), Graph: s.graph, Metrics: metrics})
+	subscribers := pubsub.NewSubscribers(pubsub.SubscriberOptions{Endpoint: s.listenerEndpoint("/ws/subscriber"), Graph: s.graph, Metrics: metrics})
 	var analyzers []string
 	for _, a := range cfg.AnalyzerAddresses() {
 		analyzers = append(analyzers, a.String())
@@ -92,6 +92,7 @@ func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
 	}
 	err = s.serve(cfg.Agent.Listen, api.Options{
 		Steps:  query.BaseSteps,
+		Check:  func(user, object, action string) any { return s.enforcer.Check(user, object, action) },
 		Health: func() error { return supervised(supervisor.Status()) },
 		Ready:  func() error { return connected(analyzers, forwarder.Status()) },
 		Status: map[string]func() any{

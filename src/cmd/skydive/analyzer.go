@@ -57,7 +57,7 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 	if s.certs.Enabled() && s.certs.Server() == nil {
 		return nil, errors.New("TLS is on, and the analyzer has no certificate of its own: set tls.server_cert and tls.server_key")
 	}
-	cluster, err := s.authenticator(cfg.Analyzer.Auth.Cluster.Backend, "admin")
+	cluster, err := s.authenticator(cfg.Analyzer.Auth.Cluster.Backend, "admin", s.peers)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 	agents := analyzer.NewAgents(analyzer.AgentsOptions{Endpoint: s.clusterEndpoint("/ws/agent/topology", cluster), Graph: s.graph, Metrics: metrics})
 	publisher := pubsub.NewPublisher(pubsub.PublisherOptions{Endpoint: s.endpoint("/ws/publisher"), Graph: s.graph, Source: "publisher", Metrics: metrics})
 	kept := newArchives(env, s)
-	past := pubsub.SubscriberOptions{Endpoint: s.endpoint("/ws/subscriber"), Graph: s.graph, Metrics: metrics}
+	past := pubsub.SubscriberOptions{Endpoint: s.listenerEndpoint("/ws/subscriber"), Graph: s.graph, Metrics: metrics}
 	if kept.topology != nil {
 		past.History = kept.topology
 	}
@@ -85,7 +85,7 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 		keeper = kept.flows
 	}
 	flows := analyzer.NewFlows(analyzer.FlowsOptions{
-		Agents: agents, Listen: listen, Intake: s.clusterEndpoint("/ws/agent/flow", cluster), Feed: s.endpoint("/ws/subscriber/flow"),
+		Agents: agents, Listen: listen, Intake: s.clusterEndpoint("/ws/agent/flow", cluster), Feed: s.listenerEndpoint("/ws/subscriber/flow"),
 		Store: keeper, MaxBuffer: cfg.Analyzer.Flow.MaxBufferSize, Logger: log, Registerer: s.registry,
 	})
 	replicas := s.newReplicas(cluster, agents, kept, publisher, both.Publisher())
@@ -139,12 +139,17 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 		Packets: func(ctx context.Context, id string, w io.Writer) error {
 			return streamPackets(ctx, store, packets, id, w)
 		},
-		Pcap:     func(ctx context.Context, r io.Reader) error { return importPcap(ctx, flows, imported, r) },
-		Config:   cfg.Get,
-		Check:    func(user, object, action string) any { return s.enforcer.Check(user, object, action) },
-		Policy:   policy{store},
-		Rights:   s.enforcer,
-		Warnings: func() []string { return warnings },
+		Pcap:   func(ctx context.Context, r io.Reader) error { return importPcap(ctx, flows, imported, r) },
+		Config: cfg.Get,
+		Check:  func(user, object, action string) any { return s.enforcer.Check(user, object, action) },
+		Policy: policy{store},
+		Rights: s.enforcer,
+		Warnings: func() []string {
+			if s.enforcer.Status().State == "failed" {
+				return append(warnings[:len(warnings):len(warnings)], "the policy in etcd is refused: see RBAC of /api/status")
+			}
+			return warnings
+		},
 		Health: func() error {
 			if store.Status().State != "running" {
 				return etcd.ErrNotReady

@@ -139,7 +139,9 @@ func (s *service) newPeering(store *etcd.Service) (*pubsub.Peering, error) {
 	}
 	o := pubsub.PeeringOptions{Cluster: s.cfg.Analyzer.Cluster, HostID: s.cfg.HostID, Graph: s.graph, Dial: s.dial("", ""), Logger: s.log, Registerer: s.registry}
 	if shared(s.cfg) {
-		o.Elect = func(ctx context.Context, election string, lead func(bool)) error { return store.Elect(ctx, election, s.cfg.HostID, lead) }
+		o.Elect = func(ctx context.Context, election string, lead func(bool)) error {
+			return store.Elect(ctx, election, s.cfg.HostID, lead)
+		}
 	}
 	for _, p := range peers {
 		c := pubsub.PeerCluster{Name: p.Name, Subscribe: p.Subscribe, Publish: p.Publish, Username: p.Username, Password: p.Password}

@@ -52,7 +52,8 @@ type service struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	graph    *graph.Graph
-	enforcer *rbac.Enforcer
+	enforcer *rbac.Enforcer // of users
+	peers    *rbac.Enforcer // of agents and analyzers: one who is called like a user gets no rights for that user
 	certs    *tlsconf.Certificates
 	sockets  *ws.Metrics
 	users    *auth.Authenticator // of API, subscribers and publishers
@@ -82,19 +83,22 @@ func newService(name, backend string, cfg *config.Config, log *slog.Logger, hook
 	if err != nil {
 		return nil, err
 	}
+	if s.peers, err = s.enforcer.Separate(); err != nil {
+		return nil, err
+	}
 	s.tickets = api.NewTickets(nil)
-	s.users, err = s.authenticator(backend, "")
+	s.users, err = s.authenticator(backend, "", s.enforcer)
 	return s, err
 }
 
-// authenticator builds the backend auth.<name>; role, when given, overrides the role of its users.
-func (s *service) authenticator(name, role string) (*auth.Authenticator, error) {
+// authenticator builds the backend auth.<name> of those whose rights enforcer knows; role, when given, overrides the role of its users.
+func (s *service) authenticator(name, role string, enforcer *rbac.Enforcer) (*auth.Authenticator, error) {
 	c := s.cfg.Backend(name)
 	return auth.New(name, auth.Config{
 		Type: c.Type, File: c.File, Users: c.Users, Role: c.Role,
 		AuthURL: c.AuthURL, TenantName: c.TenantName, DomainName: c.DomainName, CACert: c.CACert,
 	}, auth.Options{
-		Log: s.log, Grant: s.enforcer.Grant, Role: role, Registerer: s.registry,
+		Log: s.log, Grant: enforcer.Grant, Role: role, Registerer: s.registry,
 		Backends: map[string]func(string, auth.Config) (auth.TokenBackend, error){"keystone": keystone.New},
 	})
 }
@@ -103,15 +107,27 @@ func (s *service) authenticator(name, role string) (*auth.Authenticator, error) 
 func (s *service) endpoint(path string) ws.EndpointOptions {
 	return ws.EndpointOptions{
 		Path: path, HostID: s.cfg.HostID, ServiceType: s.name,
-		Authenticate: s.tickets.SocketAuth(s.users, s.enforcer),
-		Authorize:    func(user, path string) bool { return s.enforcer.Allowed(user, "websocket", path) },
-		Config:       s.socketConfig(), Metrics: s.sockets, Logger: s.log,
+		Authenticate: s.tickets.SocketAuth(s.users, s.enforcer), Still: api.SocketStill(s.users),
+		Authorize: func(user, path string) bool {
+			return s.enforcer.Pending() == nil && s.enforcer.Allowed(user, "websocket", path)
+		},
+		Config: s.socketConfig(), Metrics: s.sockets, Logger: s.log,
 	}
+}
+
+// listenerEndpoint describes an endpoint of users who have little to say.
+func (s *service) listenerEndpoint(path string) ws.EndpointOptions {
+	o := s.endpoint(path)
+	o.Config.MaxMessage = 1 << 20
+	return o
 }
 
 // clusterEndpoint describes an endpoint of agents and analyzers. With TLS they have to show a certificate, besides what cluster asks for.
 func (s *service) clusterEndpoint(path string, cluster *auth.Authenticator) ws.EndpointOptions {
-	o, authenticate := s.endpoint(path), api.SocketAuth(cluster, s.enforcer)
+	o, authenticate := s.endpoint(path), api.SocketAuth(cluster, s.peers)
+	// A password that changed must not throw out all agents at once, nor a policy that is not known yet keep them out.
+	o.Still = nil
+	o.Authorize = func(user, path string) bool { return s.peers.Allowed(user, "websocket", path) }
 	o.Authenticate = func(r *http.Request) (string, []*http.Cookie, error) {
 		if s.certs.Enabled() && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
 			return "", nil, noCertificate{}
