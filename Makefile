@@ -73,7 +73,11 @@ k8s-test: images ## the Kubernetes file on a real API server, its pods as contai
 	@.ci/need ansible-playbook:ansible-core dockerd:docker.io docker:docker.io nsenter:util-linux openssl:openssl ip:iproute2
 	@$(SUDO) env PYTHONDONTWRITEBYTECODE=1 GO=$(GO) $(PYTHON) containers/kubernetes/tests/test_kubernetes.py
 
-test-all: test ansible-test deploy-test k8s-test dist-test fuzz-short ## every test
+openstack-test: build ## authentication by a real Keystone, in a container (needs root)
+	@.ci/need dockerd:docker.io docker:docker.io nsenter:util-linux
+	@$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) src/auth/keystone/testdata/beside.py $(GO) test -tags openstack -count=1 -timeout 9m ./src/auth/keystone
+
+test-all: test ansible-test deploy-test openstack-test k8s-test dist-test fuzz-short ## every test
 
 bench: build ## measure build/skydive against the bars of performance (as root)
 	@.ci/need ip:iproute2
@@ -96,6 +100,7 @@ fuzz-short: ## every fuzz target for 5s
 lint: build ## gofmt, go vet, generated files; yamllint, ansible-lint and shellcheck where installed
 	@bad=$$(gofmt -l src $(wildcard containers packaging tripleo)); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
 	@$(GO) vet $(PACKAGES)
+	@$(GO) vet -tags openstack ./src/auth/keystone
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; $(MAKE) -s generate OUT="$$tmp"; \
 	  for file in $(GENERATED); do diff -u $$file "$$tmp/$$file" || { echo "make generate changes $$file"; exit 1; }; done
 	@! command -v yamllint >/dev/null || yamllint -s -c ansible/.yamllint ansible containers/*.y*ml containers/kubernetes/*.yaml containers/kustomize playbook.yml.sample
@@ -127,4 +132,4 @@ dist-test: ## two releases are equal, signed, and the arm64 binary runs
 clean: ## remove build/
 	@rm -rf build
 
-.PHONY: help build up down test test-root e2e deploy-test deploy-test-all k8s-test ansible-test test-all bench fuzz fuzz-short lint generate packages images dist dist-test clean
+.PHONY: help build up down test test-root e2e deploy-test deploy-test-all openstack-test k8s-test ansible-test test-all bench fuzz fuzz-short lint generate packages images dist dist-test clean

@@ -47,6 +47,11 @@ type ArchivedFlows struct {
 	timeout time.Duration // for one message
 }
 
+var _ interface {
+	query.Storage
+	query.Totals
+} = (*ArchivedFlows)(nil)
+
 // archiveDeadline is how long another analyzer has to answer.
 const archiveDeadline = liveDeadline
 

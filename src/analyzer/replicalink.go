@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"skydive/src/pubsub"
 	"skydive/src/wire"
 	"skydive/src/ws"
 )
@@ -463,17 +464,17 @@ func (r *Replicas) isAgent(p ws.Peer) bool {
 
 // Begins is told before the first message of a producer is applied: of an agent, this analyzer is right from now on.
 func (r *Replicas) Begins(peer ws.Peer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.isAgent(peer) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
 		t := r.talking[peer.Origin()]
 		if t == nil {
 			t = new(talk)
 			r.talking[peer.Origin()] = t
 		}
 		t.connections++
-		r.note(producerNews{origin: peer.Origin(), event: producerBegins})
 	}
+	r.note(producerNews{origin: peer.Origin(), event: producerBegins})
 }
 
 // Began is told when that message is applied.
@@ -499,14 +500,14 @@ func (r *Replicas) Left(peer ws.Peer, err error) bool {
 				delete(r.talking, origin)
 			}
 		}
-		var close ws.CloseError
-		r.note(producerNews{origin: origin, event: producerLeft, farewell: errors.As(err, &close) && close.Code != ws.StatusTryAgain})
 	}
-	if alone {
-		return false
-	}
-	// A host that is an agent's may come back, or be elsewhere already.
-	return isAgent || r.present[origin]
+	// An agent may come back, or be elsewhere already, and so may a publisher. If it took its leave, or was there before, its elements go
+	// once it is nowhere.
+	stays := !alone && (isAgent || r.present[origin])
+	var close ws.CloseError
+	farewell := !isAgent || errors.As(err, &close) && close.Code != ws.StatusTryAgain
+	r.note(producerNews{origin: origin, event: producerLeft, farewell: farewell && stays && peer.PersistencePolicy == pubsub.DeleteOnDisconnect})
+	return stays
 }
 
 // note is called with mu held.

@@ -347,7 +347,7 @@ func (r *Replicas) takeNews() {
 		switch n.event {
 		case producerBegins:
 			delete(r.leaving, n.origin)
-			if r.store != nil {
+			if r.store != nil && talking[n.origin] {
 				r.hold(n.origin)
 				r.store.origin(n.origin).silent = true
 			}
@@ -363,8 +363,7 @@ func (r *Replicas) takeNews() {
 			if talking[n.origin] {
 				continue
 			}
-			if r.store != nil {
-				o := r.store.origin(n.origin)
+			if o := r.store.known(n.origin); o != nil && o.live {
 				o.live, o.changed = false, true
 				r.succeed(o)
 			}

@@ -130,6 +130,14 @@ func (s *replicaStore) origin(name string) *replicaOrigin {
 	return o
 }
 
+// known returns what there is of an origin; nil: nothing.
+func (s *replicaStore) known(origin string) *replicaOrigin {
+	if s == nil {
+		return nil
+	}
+	return s.origins[origin]
+}
+
 func (s *replicaStore) setNode(n *graph.Node, stamp wire.Stamp) *replicaRecord {
 	rec := s.set(replicaKey{false, n.ID}, n.Origin, stamp, func(rec *replicaRecord) { rec.node = n })
 	if len(s.waiting[n.ID]) > 0 {

@@ -131,10 +131,8 @@ func (r *Replicas) farewells() {
 			continue
 		}
 		delete(r.leaving, origin)
-		if r.store != nil {
-			if o := r.store.origins[origin]; o == nil || o.live || r.isForeign(o) {
-				continue
-			}
+		if o := r.store.known(origin); o != nil && (o.live || r.isForeign(o)) {
+			continue
 		}
 		m := wire.Merger{Origin: origin}
 		_ = r.o.Graph.Update(agentType, func(tx *graph.Tx) error { m.Delete(tx); return nil })

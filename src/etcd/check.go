@@ -10,24 +10,30 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// inspect reads the database from beginning to end before etcd does: on a damaged one etcd would end the process. The caller has
-// made sure that nobody else uses it.
-func inspect(dir string) error {
+// inspect reads the database from beginning to end before etcd does – on a damaged one etcd would end the process – and returns how
+// many changes went into it. The caller has made sure that nobody else uses it.
+func inspect(dir string) (applied uint64, err error) {
 	file := filepath.Join(dir, "member", "snap", "db")
 	if st, err := os.Stat(file); errors.Is(err, os.ErrNotExist) || err == nil && st.Size() == 0 {
-		return nil // a new one, or one that etcd makes anew from its log
+		return 0, nil // a new one, or one that etcd makes anew from its log
 	}
-	applied, err := readThrough(file)
-	if err != nil {
-		return fmt.Errorf("database %s is damaged: %w", file, err)
+	if applied, err = readThrough(file); err != nil {
+		return 0, fmt.Errorf("database %s is damaged: %w", file, err)
 	}
 	logs, err := filepath.Glob(filepath.Join(dir, "member", "wal", "*.wal"))
 	if err == nil && len(logs) == 0 && applied > 0 {
 		err = fmt.Errorf("the write-ahead log of %d changes in %s is gone", applied, filepath.Join(dir, "member", "wal"))
 	}
-	return err
+	return applied, err
+}
+
+// cut tells whether the log of a lone member ends before the changes that its database has: etcd reads a damaged one up to a place that
+// looks like its end. The database would be right, but for the changes of the last seconds, and ignore new ones.
+func cut(server *embed.Etcd, applied uint64) bool {
+	return server.Server.Leader() != 0 && len(server.Server.Cluster().Members()) <= 1 && server.Server.CommittedIndex() < applied
 }
 
 // readThrough reads all that a database holds and returns how many changes went into it.

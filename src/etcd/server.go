@@ -129,7 +129,8 @@ func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error
 		}
 		return nil, s.advise(fmt.Errorf("start embedded etcd in %s: %w", s.cfg.DataDir, err))
 	}
-	if err := inspect(s.cfg.DataDir); err != nil {
+	applied, err := inspect(s.cfg.DataDir)
+	if err != nil {
 		return failed(err)
 	}
 	if err := s.join(ctx, cfg, log); err != nil {
@@ -169,6 +170,7 @@ func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error
 	}
 	look := time.NewTicker(time.Second)
 	defer look.Stop()
+	wasCut := false
 	for {
 		select {
 		case <-server.Server.ReadyNotify():
@@ -183,7 +185,11 @@ func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error
 			if server.Server.Leader() == 0 {
 				s.setState("starting", noLeader(local(server))+"; to go on with this member alone, for good, create "+alone+" and start it again")
 			}
-			continue
+			if short := cut(server, applied); !short || !wasCut {
+				wasCut = short
+				continue
+			}
+			err = fmt.Errorf("the write-ahead log ends at change %d, but the database has %d: the log is damaged", server.Server.CommittedIndex(), applied)
 		case <-ctx.Done():
 			err = ctx.Err()
 		case err = <-server.Err():

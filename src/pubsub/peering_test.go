@@ -261,12 +261,20 @@ func TestPeeringPublish(t *testing.T) {
 					return nil
 				})
 				holds(t, east.g, "", contentsOf(want, ""))
+				difference := ""
+				t.Cleanup(func() {
+					if t.Failed() {
+						t.Log(difference)
+					}
+				})
 				eventually(t, "equal metadata", func() bool {
 					for n := range east.g.Snapshot().Nodes(field.Filter{}) {
 						if mine := g.Snapshot().Node(n.ID); n.Origin != "cluster.west" || !field.Equal(n.Metadata, mine.Metadata) {
+							difference = fmt.Sprintf("round %d: there %+v, here %+v", round, n, mine)
 							return false
 						}
 					}
+					difference = ""
 					return true
 				})
 				eventually(t, "figures", func() bool { return p.Status()["east"].Published == len(strings.Fields(contentsOf(want, ""))) })

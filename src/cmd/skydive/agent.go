@@ -91,10 +91,11 @@ func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
 		s.add(run)
 	}
 	err = s.serve(cfg.Agent.Listen, api.Options{
-		Steps:  query.BaseSteps,
-		Check:  func(user, object, action string) any { return s.enforcer.Check(user, object, action) },
-		Health: func() error { return supervised(supervisor.Status()) },
-		Ready:  func() error { return connected(analyzers, forwarder.Status()) },
+		Steps:    query.BaseSteps,
+		Warnings: s.users.Warnings,
+		Check:    func(user, object, action string) any { return s.enforcer.Check(user, object, action) },
+		Health:   func() error { return supervised(supervisor.Status()) },
+		Ready:    func() error { return connected(analyzers, forwarder.Status()) },
 		Status: map[string]func() any{
 			"Clients":        func() any { return subscribers.Status() },
 			"Publishers":     func() any { return publisher.Status() },

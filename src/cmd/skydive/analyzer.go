@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -145,10 +146,11 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 		Policy: policy{store},
 		Rights: s.enforcer,
 		Warnings: func() []string {
+			list := slices.Concat(warnings, s.users.Warnings(), cluster.Warnings())
 			if s.enforcer.Status().State == "failed" {
-				return append(warnings[:len(warnings):len(warnings)], "the policy in etcd is refused: see RBAC of /api/status")
+				list = append(list, "the policy in etcd is refused: see RBAC of /api/status")
 			}
-			return warnings
+			return list
 		},
 		Health: func() error {
 			if store.Status().State != "running" {
