@@ -92,7 +92,9 @@ func (r *Replicas) out(o *replicaOrigin, ch graph.Change, stamp, base wire.Stamp
 // spoke notes that the holder of an origin, if that is this analyzer, has changed it.
 func (r *Replicas) spoke(o *replicaOrigin, stamp wire.Stamp) {
 	if o.epoch > 0 && o.holder == r.o.HostID {
-		o.version = stamp.At
+		if o.live || o.version > 0 { // else it was so in a former life, and what others have of it is still to come
+			o.version = stamp.At
+		}
 		if o.silent {
 			o.silent = false
 			r.announce(o)
@@ -205,6 +207,10 @@ func (r *Replicas) handle(tx *graph.Tx, p *replicaPeer, m *wire.Message) {
 		return
 	}
 	p.ours = true
+	if p.synced { // it was only slow
+		p.synced = false
+		r.mail(p, wire.TypeClaims, "", r.allClaims())
+	}
 	switch body := m.Body.(type) {
 	case *wire.Claims:
 		r.claims(p, body)
@@ -418,7 +424,7 @@ func (r *Replicas) drop(tx *graph.Tx, rec *replicaRecord, at graph.Time) {
 		edge := r.store.records[replicaKey{true, ch.Edge.ID}]
 		switch {
 		case !edge.alive():
-		case edge.origin.epoch > 0 && !r.isForeign(edge.origin):
+		case edge.origin.epoch > 0 && !r.isForeign(edge.origin) && edge.origin.repair == nil:
 			mine = append(mine, ch)
 		default:
 			r.store.park(edge)
@@ -505,16 +511,20 @@ func (r *Replicas) plain(tx *graph.Tx, p *replicaPeer, m *wire.Message) {
 		return
 	}
 	before := len(tx.Changes())
+	known := func(origin string) bool { // better than it can
+		o := r.store.known(origin)
+		return o != nil && o.epoch > 0
+	}
 	switch body := m.Body.(type) {
 	case *wire.Sync:
 		for _, n := range body.Nodes {
-			if tx.Node(n.ID) == nil {
+			if tx.Node(n.ID) == nil && !known(n.Origin) {
 				n.DeletedAt = 0
 				r.check(tx.AddNode(n))
 			}
 		}
 		for _, e := range body.Edges {
-			if tx.Edge(e.ID) == nil && tx.Node(e.Parent) != nil && tx.Node(e.Child) != nil {
+			if tx.Edge(e.ID) == nil && tx.Node(e.Parent) != nil && tx.Node(e.Child) != nil && !known(e.Origin) {
 				e.DeletedAt = 0
 				r.check(tx.AddEdge(e))
 			}

@@ -239,7 +239,9 @@ func (p *Publisher) connect(c *ws.Conn) (ws.Session, error) {
 	if peer.Origin() == p.o.Own {
 		return nil, fmt.Errorf("%s is this service itself: choose another X-Client-Type or X-Host-ID", p.o.Own)
 	}
-	s := &session{p: p, conn: c, protocol: protocol(peer), merger: wire.Merger{Origin: peer.Origin(), Publisher: true, Host: p.o.Host, Kept: p.o.Own}}
+	s := &session{p: p, conn: c, protocol: protocol(peer), merger: wire.Merger{
+		Origin: peer.Origin(), Publisher: true, Host: p.o.Host, Kept: p.o.Own, Said: make(map[string]int64),
+	}}
 	if p.o.Merger != nil {
 		s.merger = p.o.Merger(peer)
 	}

@@ -140,7 +140,7 @@ func (c *client) send(msg []byte) {
 	}
 }
 
-const patience = 4 * time.Second
+const patience = 20 * time.Second
 
 func (c *client) protocol() wire.Protocol { return protocol(c.conn.Peer()) }
 

@@ -120,8 +120,8 @@ func (m *Merger) say(id string, revision int64) {
 // stale tells whether a revision is not newer than the last.
 func (m *Merger) stale(old item, revision int64) bool {
 	last, said := m.Said[old.ID]
-	if !said {
-		last = old.Revision
+	if !said || m.Publisher && old.Origin != m.Origin {
+		last = old.Revision // a publisher follows only what is its own
 	}
 	return revision <= last
 }

@@ -55,6 +55,7 @@ type Claims struct {
 	Full    bool // what is not in Claims, the sender does not have
 	Claims  []Claim
 	Present []string // origins that are connected to the sender and whose elements go with them; always all
+	Addrs   []string // by which the sender has found itself; only when Full
 }
 
 // Item is one element in a List.
@@ -160,7 +161,12 @@ func (c *Claims) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `,"Claims":`...)
 	dst = appendList(dst, c.Claims, func(c Claim, dst []byte) []byte { return c.appendJSON(dst) })
 	dst = append(dst, `,"Present":`...)
-	dst = appendList(dst, c.Present, func(s string, dst []byte) []byte { return field.AppendString(dst, s) })
+	text := func(s string, dst []byte) []byte { return field.AppendString(dst, s) }
+	dst = appendList(dst, c.Present, text)
+	if len(c.Addrs) > 0 {
+		dst = append(dst, `,"Addrs":`...)
+		dst = appendList(dst, c.Addrs, text)
+	}
 	return append(dst, '}')
 }
 
@@ -241,14 +247,20 @@ func (d *Decoder) replica(typ string, dec *jsontext.Decoder) (Body, error) {
 	body := replicaBody(typ)
 	switch b := body.(type) {
 	case *Claims:
+		text := func() (s string, err error) {
+			err = readText(dec, &s)
+			return s, err
+		}
 		return b, members(dec, func(name string) error {
 			switch name {
+			case "Addrs":
+				return elements(dec, &b.Addrs, text)
 			case "Full":
 				return readBool(dec, &b.Full)
 			case "Claims":
 				return elements(dec, &b.Claims, func() (Claim, error) { return readClaim(dec) })
 			case "Present":
-				return elements(dec, &b.Present, func() (s string, err error) { return s, readText(dec, &s) })
+				return elements(dec, &b.Present, text)
 			}
 			return dec.SkipValue()
 		})
