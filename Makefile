@@ -9,12 +9,16 @@ GO ?= $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go),go)
 PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
 INVENTORY ?= inventory/hosts.localhost
 FUZZTIME ?= 10m
+CHAOS ?= 10m
 BINARY := build/skydive
 VERSION := $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo v0.0.0)
 # Empty for root, else how a command becomes root: with our PATH, where go and ansible are.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
 PACKAGES := ./src/... $(addsuffix /...,$(wildcard ./containers ./packaging ./tripleo))
-TEST := CGO_ENABLED=1 SKYDIVE_BINARY=$(CURDIR)/$(BINARY) $(GO) test -race -timeout 9m
+# Several analyzers run with the race detector, too.
+RACE_BINARY := $(CURDIR)/build/skydive-race
+RACE_BUILD := CGO_ENABLED=1 $(GO) build -race -o $(RACE_BINARY) ./src/cmd/skydive
+TEST := CGO_ENABLED=1 SKYDIVE_BINARY=$(CURDIR)/$(BINARY) SKYDIVE_RACE_BINARY=$(RACE_BINARY) $(GO) test -race -timeout 9m
 TEST_NEEDS := gcc:gcc ip:iproute2 curl:curl openssl:openssl tcpdump:tcpdump iperf3:iperf3 dig:bind9-dnsutils ping:iputils-ping python3:python3
 PLAY := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 ANSIBLE_DISPLAY_SKIPPED_HOSTS=no ANSIBLE_CALLBACK_RESULT_FORMAT=yaml ansible-playbook -i $(INVENTORY)
 GENERATED := docs/configuration.md docs/deployment.md etc/skydive.yml.default etc/policy.csv
@@ -46,15 +50,18 @@ down: ## take back what up did; asks before deleting the recorded history, unles
 
 test: build ## unit, race, root and end-to-end tests; touches no deployed Skydive (as root, or with sudo)
 	@.ci/need $(TEST_NEEDS)
+	@$(RACE_BUILD)
 	@$(TEST) $(PACKAGES)
 	@$(if $(SUDO),$(MAKE) --no-print-directory test-root)
 
 test-root: build ## only the tests that need root
 	@.ci/need $(TEST_NEEDS)
+	@$(RACE_BUILD)
 	@$(TEST) $(if $(SUDO),-exec "sudo -E env PATH=$$PATH") -run '^TestRoot' $(PACKAGES)
 
 e2e: build ## only the end-to-end tests, on hosts made of namespaces
 	@.ci/need $(TEST_NEEDS)
+	@$(RACE_BUILD)
 	@$(TEST) $(if $(SUDO),-exec "sudo -E env PATH=$$PATH") -count=1 ./src/e2e/...
 
 DEPLOY_TEST := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) ansible/tests/deploy/run.py
@@ -78,6 +85,9 @@ openstack-test: build ## authentication by a real Keystone, in a container (need
 	@$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) src/auth/keystone/testdata/beside.py $(GO) test -tags openstack -count=1 -timeout 9m ./src/auth/keystone
 
 test-all: test ansible-test deploy-test openstack-test k8s-test dist-test fuzz-short ## every test
+
+chaos: ## analyzers that die and are cut off under random changes, for CHAOS (10m); the seed of a failure is printed
+	@SKYDIVE_CHAOS=$(CHAOS) $(GO) test -race -count=1 -timeout 0 -v -run '^TestReplicaModel$$' ./src/analyzer
 
 bench: build ## measure build/skydive against the bars of performance (as root)
 	@.ci/need ip:iproute2
@@ -132,4 +142,4 @@ dist-test: ## two releases are equal, signed, and the arm64 binary runs
 clean: ## remove build/
 	@rm -rf build
 
-.PHONY: help build up down test test-root e2e deploy-test deploy-test-all openstack-test k8s-test ansible-test test-all bench fuzz fuzz-short lint generate packages images dist dist-test clean
+.PHONY: help build up down test test-root e2e deploy-test deploy-test-all openstack-test k8s-test ansible-test test-all chaos bench fuzz fuzz-short lint generate packages images dist dist-test clean

@@ -65,6 +65,8 @@ var leaves = map[string]string{
 	"github.com/urfave/cli":                  "cmd/skydive",
 	"github.com/casbin/casbin":               "rbac",
 	"go.etcd.io/etcd":                        "etcd",
+	"go.etcd.io/raft":                        "etcd",
+	"go.etcd.io/bbolt":                       "etcd",
 	"github.com/coder/websocket":             "ws",
 	"github.com/vishvananda/netlink":         "probe/netlink",
 	"github.com/go-json-experiment/json":     "field flow graph wire",

@@ -47,7 +47,8 @@ type replicaLink struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	gone     chan struct{}
-	running  sync.WaitGroup
+	running  sync.WaitGroup // until Run has heard of the link
+	serving  sync.WaitGroup // answers
 
 	sent, received atomic.Int64 // changes
 }
@@ -129,7 +130,7 @@ func (l *replicaLink) Receive(in io.Reader) error {
 	}
 	select {
 	case l.answers <- struct{}{}:
-		go l.answer(m)
+		l.serving.Go(func() { l.answer(m) })
 	default:
 		l.reply(m.Reply(m.Type, http.StatusServiceUnavailable, wire.Text("too many questions wait for an answer")))
 	}
@@ -156,6 +157,7 @@ func (l *replicaLink) reply(m *wire.Message) { _ = l.conn.SendWait(l.ctx, m.Appe
 func (l *replicaLink) Closed(error) {
 	l.cancel()
 	l.running.Wait()
+	l.serving.Wait()
 	l.r.mu.Lock()
 	if l.r.links[l.host] == l {
 		delete(l.r.links, l.host)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +25,18 @@ type cluster struct {
 func newCluster(t testing.TB, n, m int, extra string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, lab: newLab(t), running: map[*Host]*Process{}, extra: extra}
+	if racy := os.Getenv("SKYDIVE_RACE_BINARY"); racy != "" {
+		c.lab.Binary = racy
+	}
+	t.Cleanup(func() {
+		for _, h := range c.lab.hosts {
+			for _, p := range h.processes {
+				if out := p.Output(); strings.Contains(out, "DATA RACE") || strings.Contains(out, "panic") {
+					t.Errorf("%s of %s:\n%s", p.Name, h.Name, out[max(0, strings.Index(out, "WARNING: DATA RACE")):])
+				}
+			}
+		}
+	})
 	for i := range n {
 		c.analyzers = append(c.analyzers, addHost(t, c.lab, fmt.Sprintf("a%d", i+1)))
 	}

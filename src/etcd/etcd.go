@@ -234,7 +234,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 }
 
 // dialLimit is how long servers elsewhere may take to answer the first request, before there is another.
-const dialLimit = 5 * time.Second
+const dialLimit = 10 * time.Second
 
 // errNever is in errors that do not go away by themselves.
 var errNever = errors.New("see etcd.servers and tls")

@@ -24,7 +24,7 @@ import (
 // nextPort is where freeListen looks next: below the ports that the kernel gives to connections, and elsewhere in each process.
 var nextPort = func() *atomic.Int64 {
 	n := new(atomic.Int64)
-	n.Store(int64(os.Getpid()) * 10)
+	n.Store(int64(os.Getpid()) * 998)
 	return n
 }()
 
@@ -520,7 +520,7 @@ func TestServersWithCredentials(t *testing.T) {
 	s := use("hunter:2")
 	select {
 	case <-s.Ready():
-	case <-time.After(20 * time.Second):
+	case <-time.After(60 * time.Second): // passwords are slow on purpose
 		t.Fatalf("not ready: %+v", s.Status())
 	}
 	if err := s.Create(ctx, "/capture/a", []byte("1"), 0); err != nil {

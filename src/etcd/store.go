@@ -8,6 +8,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 )
 
 // Get returns a value and its revision for Update. ErrNotFound when there is none.
@@ -156,11 +157,23 @@ func (s *Service) Watch(ctx context.Context, prefix string, fn func(Event)) erro
 	return nil
 }
 
+// watcher returns a client for one watch, and what ends it; nil when there is none. The watches of one client in the server's process
+// share a stream, and block each other for ever when more than a few begin or end at a time: there each has a client of its own.
+func (s *Service) watcher() (c *clientv3.Client, done func()) {
+	c, server := s.client.Load(), s.server.Load()
+	if c == nil || server == nil || len(s.cfg.Servers) > 0 {
+		return c, func() {}
+	}
+	own := v3client.New(server.Server)
+	return own, func() { _ = own.Close() } // it says that it was closed
+}
+
 func (s *Service) watch(ctx context.Context, prefix string, known map[string]int64, fn func(Event)) error {
-	c := s.client.Load()
+	c, done := s.watcher()
 	if c == nil {
 		return ErrNotReady
 	}
+	defer done()
 	ctx, cancel := context.WithCancel(ctx) // ends the stream
 	defer cancel()
 	now, err := c.Get(ctx, prefix, clientv3.WithPrefix())

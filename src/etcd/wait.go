@@ -17,10 +17,11 @@ const waitLimit = 5 * time.Minute
 
 // wait answers the next change of a key, or of a tree, or the first one from waitIndex on.
 func (k *keys) wait(w http.ResponseWriter, r *http.Request, key string, form url.Values) (*answer, error) {
-	c := k.s.client.Load()
+	c, done := k.s.watcher()
 	if c == nil {
 		return nil, ErrNotReady
 	}
+	defer done()
 	ctx, cancel := context.WithTimeout(r.Context(), waitLimit)
 	defer cancel()
 	options := []clientv3.OpOption{clientv3.WithPrevKV(), clientv3.WithCreatedNotify()}

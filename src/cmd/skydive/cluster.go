@@ -55,9 +55,13 @@ func etcdServers(cfg *config.Config) []string {
 	if cfg.Etcd.Embedded || len(servers) > 0 {
 		return servers
 	}
+	scheme := "http://"
+	if cfg.TLS.ClientCert != "" || cfg.TLS.ServerCert != "" {
+		scheme = "https://"
+	}
 	for _, a := range cfg.AnalyzerAddresses() {
 		a.Port = 12379
-		servers = append(servers, "http://"+a.String())
+		servers = append(servers, scheme+a.String())
 	}
 	return servers
 }
