@@ -324,7 +324,7 @@ func startClosed(t testing.TB, h *Host, below, extra string) *Process {
 	t.Helper()
 	p, err := h.Start(fmt.Sprintf("host_id: %s\nanalyzer: {listen: 0.0.0.0:8082, auth: {%s}}\netcd: {data_dir: %s/etcd}\n%s", h.Name, below, h.Dir, extra), "analyzer")
 	need(t, err)
-	need(t, Until(20*time.Second, func() error { return p.alive(h.get(h.analyzerAddr(), "/")) }))
+	need(t, Until(20*time.Second, func() error { return p.alive(h.get(h.analyzerAddr(), "/readyz")) }))
 	return p
 }
 

@@ -158,6 +158,7 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 			}
 			return nil
 		},
+		Ready: s.enforcer.Pending,
 		Status: map[string]func() any{
 			"Agents":      func() any { return agents.Status() },
 			"Publishers":  func() any { return publisher.Status() },

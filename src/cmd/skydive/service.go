@@ -105,13 +105,18 @@ func (s *service) authenticator(name, role string, enforcer *rbac.Enforcer) (*au
 
 // endpoint describes a WebSocket endpoint of users; its owner adds what it does with them.
 func (s *service) endpoint(path string) ws.EndpointOptions {
+	authenticate := s.tickets.SocketAuth(s.users, s.enforcer)
 	return ws.EndpointOptions{
 		Path: path, HostID: s.cfg.HostID, ServiceType: s.name,
-		Authenticate: s.tickets.SocketAuth(s.users, s.enforcer), Still: api.SocketStill(s.users),
-		Authorize: func(user, path string) bool {
-			return s.enforcer.Pending() == nil && s.enforcer.Allowed(user, "websocket", path)
+		Authenticate: func(r *http.Request) (string, []*http.Cookie, error) {
+			if err := s.enforcer.Pending(); err != nil {
+				return "", nil, handshakeError{http.StatusServiceUnavailable, err.Error()}
+			}
+			return authenticate(r)
 		},
-		Config: s.socketConfig(), Metrics: s.sockets, Logger: s.log,
+		Still:     api.SocketStill(s.users),
+		Authorize: func(user, path string) bool { return s.enforcer.Allowed(user, "websocket", path) },
+		Config:    s.socketConfig(), Metrics: s.sockets, Logger: s.log,
 	}
 }
 
@@ -130,22 +135,23 @@ func (s *service) clusterEndpoint(path string, cluster *auth.Authenticator) ws.E
 	o.Authorize = func(user, path string) bool { return s.peers.Allowed(user, "websocket", path) }
 	o.Authenticate = func(r *http.Request) (string, []*http.Cookie, error) {
 		if s.certs.Enabled() && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
-			return "", nil, noCertificate{}
+			return "", nil, handshakeError{http.StatusForbidden, "agents and analyzers have to show a certificate of a known authority here (tls.client_cert, tls.client_key)"}
 		}
 		return authenticate(r)
 	}
 	return o
 }
 
-// noCertificate is what agents and analyzers are told who show no certificate although TLS is on.
-type noCertificate struct{}
-
-func (noCertificate) Error() string {
-	return "agents and analyzers have to show a certificate of a known authority here (tls.client_cert, tls.client_key)"
+// handshakeError is why a WebSocket is refused before anybody is asked for credentials.
+type handshakeError struct {
+	status int
+	text   string
 }
 
+func (e handshakeError) Error() string { return e.text }
+
 // Status is that of the answer.
-func (noCertificate) Status() int { return http.StatusForbidden }
+func (e handshakeError) Status() int { return e.status }
 
 // dial is how to connect to analyzers.
 func (s *service) dial(username, password string) ws.DialOptions {
