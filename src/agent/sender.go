@@ -271,6 +271,8 @@ func (s *FlowSender) loop(ctx context.Context, stop, ended <-chan struct{}) {
 			}
 		} else if to == "" {
 			s.set(flowWaiting, errNoAnalyzer.Error())
+		} else {
+			s.found()
 		}
 		if ending && b == nil && s.queue.empty() {
 			return
@@ -345,6 +347,15 @@ func (s *FlowSender) set(state, reason string) {
 		s.o.Logger.Warn("Flows cannot be sent, they wait", "reason", reason)
 	}
 	s.state, s.reason = state, reason
+}
+
+// found ends the wait for an analyzer, also while there is nothing to send.
+func (s *FlowSender) found() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == flowWaiting {
+		s.state, s.reason, s.since = flowSending, "", time.Now()
+	}
 }
 
 // FlowSenderStatus is a FlowSender in /api/status.

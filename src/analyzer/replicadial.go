@@ -112,6 +112,9 @@ func (d *replicaDial) wait(ctx context.Context, pause time.Duration) {
 		}
 		select {
 		case <-l.gone:
+			d.mu.Lock()
+			d.since, d.reason = time.Now(), "" // it was connected until now, by the other's link
+			d.mu.Unlock()
 		case <-ctx.Done():
 			return
 		}

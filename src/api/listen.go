@@ -14,7 +14,7 @@ import (
 	"syscall"
 )
 
-// Listen opens a TCP listener. When the address is taken the error says by whom.
+// Listen opens a TCP listener that keeps no more connections than the process can bear. When the address is taken the error says by whom.
 func Listen(addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -25,7 +25,7 @@ func Listen(addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	return l, nil
+	return bound(l), nil
 }
 
 // WhoListens names the process that listens on a TCP address of this network namespace, such as "pid 12 (skydive)", or at least its user

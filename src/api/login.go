@@ -7,6 +7,9 @@ import (
 	"strings"
 )
 
+// maxLogin bounds the form of a login: a name, and a password or a token.
+const maxLogin = 64 << 10
+
 func (s *Server) mountLogin() {
 	s.handle("POST /login", s.login)
 	s.mux.Handle("/login", http.RedirectHandler("/", http.StatusFound))
@@ -19,6 +22,7 @@ func (s *Server) mountLogin() {
 // login takes a form with username and password, and answers the token for later requests, in the body and as a cookie, together with
 // the permissions of the user.
 func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
+	r.Body = http.MaxBytesReader(w, r.Body, maxLogin) // who sends it is not known yet, and all of it is held in memory
 	if err := r.ParseForm(); err != nil {
 		return failf(http.StatusBadRequest, "read form: %w", err)
 	}
@@ -80,7 +84,14 @@ func secure(r *http.Request) bool {
 	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
-// SocketAuth returns how a WebSocket endpoint authenticates: as REST does, and its answer carries the permissions of the user.
+// SocketAuth returns how a WebSocket endpoint of agents and analyzers authenticates: as REST does, and its answer carries the permissions of
+// the user. Pages in a browser are none of these: when nobody is asked for credentials, they could reach what only the browser can.
 func SocketAuth(auth Authenticator, rbac Authorizer) func(*http.Request) (user string, cookies []*http.Cookie, err error) {
-	return (*Tickets)(nil).SocketAuth(auth, rbac)
+	authenticate := (*Tickets)(nil).SocketAuth(auth, rbac)
+	return func(r *http.Request) (string, []*http.Cookie, error) {
+		if r.Header.Get("Origin") != "" {
+			return "", nil, failf(http.StatusForbidden, "pages in a browser are no agents or analyzers")
+		}
+		return authenticate(r)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -140,6 +141,18 @@ func TestNothingIsOpen(t *testing.T) {
 	}
 }
 
+// Before it is known who asks, nothing large is read.
+func TestLoginTakesNoLargeForms(t *testing.T) {
+	s := newServer(t, map[string]string{"bob": "x"}, nil)
+	form := "Content-Type: application/x-www-form-urlencoded"
+	if resp, body := s.do(t, "POST", "/login", "username=bob&password="+strings.Repeat("x", maxLogin), form); resp.StatusCode != 413 {
+		t.Error(resp.Status, body)
+	}
+	if resp, body := s.do(t, "POST", "/login", "username=bob&password="+strings.Repeat("x", maxLogin/2), form); resp.StatusCode != 401 {
+		t.Error(resp.Status, body)
+	}
+}
+
 func TestTickets(t *testing.T) {
 	var mu sync.Mutex
 	now := time.Unix(1000, 0)
@@ -202,7 +215,7 @@ func TestTickets(t *testing.T) {
 	}
 	s.getTicket(t, eveBasic)
 	for i := range 2 * maxTickets {
-		tickets.issue(fmt.Sprint("user", i))
+		tickets.issue(fmt.Sprint("user", i), nil)
 	}
 	if len(tickets.valid) != maxTickets {
 		t.Error(len(tickets.valid))
@@ -215,15 +228,54 @@ func TestTickets(t *testing.T) {
 	}
 }
 
+// A connection that was opened with a ticket ends with the credentials that the ticket was got with.
+func TestTicketsDoNotOutliveCredentials(t *testing.T) {
+	a := &stillAuth{}
+	for what, c := range map[string]struct{ query, header, value string }{
+		"header": {"", "Authorization", "bob"}, "token": {"", "X-Auth-Token", "bob"}, "cookie": {"", "Cookie", "authtoken=bob"}, "query": {"?x-auth-token=bob", "Accept", "*/*"},
+	} {
+		a.gone = false
+		tickets := NewTickets(nil)
+		asks := httptest.NewRequest("POST", "/api/ticket"+c.query, nil)
+		asks.Header.Set(c.header, c.value)
+		text, _, _ := tickets.issue("bob", credentialsOf(asks))
+		opens := httptest.NewRequest("GET", "/ws/subscriber?x-auth-ticket="+text, nil)
+		opens.Header.Set("X-Auth-Token", "not his")
+		user, _, err := tickets.SocketAuth(a, stubAuth{})(opens)
+		still := SocketStill(a)
+		if user != "bob" || err != nil || !still(opens) {
+			t.Error(what, user, err, still(opens))
+		}
+		if a.gone = true; still(opens) {
+			t.Error(what, "outlives the user")
+		}
+	}
+}
+
+// stillAuth knows bob, who is named by any of the credentials, until he is gone.
+type stillAuth struct {
+	stubAuth
+	gone bool
+}
+
+func (a *stillAuth) Authenticate(r *http.Request) (string, error) {
+	c, _ := r.Cookie("authtoken")
+	named := c != nil && c.Value == "bob" || r.Header.Get("Authorization") == "bob" || r.Header.Get("X-Auth-Token") == "bob"
+	if a.gone || !named {
+		return "", errors.New("unknown")
+	}
+	return "bob", nil
+}
+
 // Of those who come with one ticket at the same time, one gets in.
 func TestTicketRace(t *testing.T) {
 	tickets := NewTickets(nil)
 	for range 100 {
-		text, _, _ := tickets.issue("bob")
+		text, _, _ := tickets.issue("bob", nil)
 		var wg sync.WaitGroup
 		in := make(chan string, 8)
 		for range cap(in) {
-			wg.Go(func() { in <- tickets.redeem(text) })
+			wg.Go(func() { in <- tickets.redeem(text).user })
 		}
 		wg.Wait()
 		close(in)
@@ -262,6 +314,43 @@ func TestForeignPages(t *testing.T) {
 	}
 	if resp, body := s.do(t, "POST", "/api/ticket", "", cookie, foreign); resp.StatusCode != 401 {
 		t.Error("a foreign page gets a ticket:", resp.Status, body)
+	}
+}
+
+// When nobody is asked for credentials, a page of another host that a browser on this host shows gets nothing, and no page is an agent.
+func TestForeignPagesWithoutAuthentication(t *testing.T) {
+	var open stubAuth
+	user, peer := NewTickets(nil).SocketAuth(open, open), SocketAuth(open, open)
+	s := newOpen(t, func(*Options) {})
+	for _, c := range []struct {
+		what, remote, origin, site string
+		user, peer                 bool
+	}{
+		{"a program", "127.0.0.1:5000", "", "", true, true},
+		{"our page", "127.0.0.1:5000", "http://localhost:8082", "same-origin", true, false},
+		{"a page of this host", "127.0.0.1:5000", "http://localhost:3000", "same-site", true, false},
+		{"another host's", "127.0.0.1:5000", "https://evil.example", "cross-site", false, false},
+		{"another host's, old browser", "[::1]:5000", "https://evil.example", "", false, false},
+		{"a name like ours", "127.0.0.1:5000", "https://localhost.evil.example", "cross-site", false, false},
+		{"a sandbox", "127.0.0.1:5000", "null", "cross-site", false, false},
+		{"beyond loopback, as was asked for", "192.0.2.1:5000", "http://ui.example", "cross-site", true, false},
+	} {
+		r := httptest.NewRequest("POST", "http://localhost:8082/api/topology", nil)
+		r.RemoteAddr = c.remote
+		for name, value := range map[string]string{"Origin": c.origin, "Sec-Fetch-Site": c.site} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		_, _, userErr := user(r)
+		_, _, peerErr := peer(r)
+		if (userErr == nil) != c.user || (peerErr == nil) != c.peer {
+			t.Error(c.what, userErr, peerErr)
+		}
+		w := httptest.NewRecorder()
+		if s.Handler().ServeHTTP(w, r); (w.Code != 403) != c.user {
+			t.Error(c.what, w.Code, w.Body)
+		}
 	}
 }
 

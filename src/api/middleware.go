@@ -22,6 +22,7 @@ type failure struct {
 }
 
 func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Status() int   { return f.status }
 func (f *failure) Unwrap() error { return f.err }
 
 func failf(status int, format string, a ...any) error {
@@ -100,6 +101,9 @@ func (s *Server) forUser(object, action string, next func(w http.ResponseWriter,
 			return withStatus(err, http.StatusUnauthorized)
 		}
 		if object != "" {
+			if err := stranger(s.Auth, r); err != nil {
+				return err
+			}
 			if err := s.authorize(user, object, action); err != nil {
 				return err
 			}

@@ -36,6 +36,25 @@ func foreign(r *http.Request) bool {
 	return err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, r.Header.Get("X-Forwarded-Host"))
 }
 
+// stranger refuses a page of another origin that a browser on this host shows, when nobody is asked for credentials: it is not this host that
+// listening on loopback is meant for. Pages that are served on this host, too, are.
+func stranger(auth Authenticator, r *http.Request) error {
+	if !auth.Open() || !foreign(r) {
+		return nil
+	}
+	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !addr.Addr().Unmap().IsLoopback() {
+		return nil
+	}
+	if u, err := url.Parse(r.Header.Get("Origin")); err == nil {
+		ip, err := netip.ParseAddr(u.Hostname())
+		if err == nil && ip.IsLoopback() || strings.EqualFold(u.Hostname(), "localhost") {
+			return nil
+		}
+	}
+	return failf(http.StatusForbidden, "without authentication pages of other hosts are not answered")
+}
+
 // local refuses what does not come from this host when nobody is asked for credentials: what could be done with it is too much for
 // everybody, and for any page that a browser on this host shows.
 func (s *Server) local(r *http.Request) error {

@@ -92,12 +92,10 @@ func (s *Server) watched(object, action string, next handler) handler {
 }
 
 // SocketStill returns how a WebSocket endpoint asks whether who opened a connection would still be known: a user that was removed is not,
-// nor a token that expired. When that cannot be told now the answer is yes; so it is for tickets, which are used up.
+// nor a token that expired; who came with a ticket is asked for with the credentials that it was got with. When that cannot be told now
+// the answer is yes.
 func SocketStill(auth Authenticator) func(*http.Request) bool {
 	return func(r *http.Request) bool {
-		if r.URL.Query().Get(ticketQuery) != "" {
-			return true
-		}
 		_, err := auth.Authenticate(r)
 		if err == nil {
 			return true

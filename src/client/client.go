@@ -32,7 +32,7 @@ const DefaultAnalyzer = "127.0.0.1:8082"
 type Options struct {
 	Analyzer           string        // "host:port", ":port" or "port"
 	Username, Password string        // Basic authentication on every call when Username is set
-	CACert, Cert, Key  string        // PEM files; TLS is used if and only if Cert and Key are both given
+	CACert, Cert, Key  string        // PEM files; TLS is used if Cert and Key are given, or CACert alone
 	Insecure           bool          // with TLS: do not verify the server
 	Timeout            time.Duration // until the header of the answer, 60 s; its body is bounded by the caller's context only
 	Logger             *slog.Logger  // nil: silent
@@ -85,17 +85,20 @@ func parseAddr(s string) (string, error) {
 }
 
 func tlsConfig(o Options) (*tls.Config, error) {
-	if o.Cert == "" && o.Key == "" {
+	if o.Cert == "" && o.Key == "" && o.CACert == "" {
 		return nil, nil
 	}
-	if o.Cert == "" || o.Key == "" {
+	if (o.Cert == "") != (o.Key == "") {
 		return nil, errors.New("TLS needs both a certificate and its key")
 	}
-	pair, err := tls.LoadX509KeyPair(o.Cert, o.Key)
-	if err != nil {
-		return nil, fmt.Errorf("load client certificate: %w", err)
+	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.Insecure}
+	if o.Cert != "" { // users need none, unless tls.require_client_cert is set there
+		pair, err := tls.LoadX509KeyPair(o.Cert, o.Key)
+		if err != nil {
+			return nil, fmt.Errorf("load client certificate: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, InsecureSkipVerify: o.Insecure}
 	if o.CACert != "" {
 		pem, err := os.ReadFile(o.CACert)
 		if err != nil {

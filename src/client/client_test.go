@@ -294,8 +294,9 @@ func TestTLS(t *testing.T) {
 	}{
 		{Options{CACert: cert, Cert: cert, Key: key}, ""},
 		{Options{Insecure: true, Cert: cert, Key: key}, ""},
-		{Options{Cert: cert, Key: key}, "certificate"},             // system roots
-		{Options{CACert: cert}, "HTTP request to an HTTPS server"}, // no TLS without certificate and key
+		{Options{Cert: cert, Key: key}, "certificate"},  // system roots
+		{Options{CACert: cert}, "certificate required"}, // TLS, and this server wants to see one
+		{Options{}, "HTTP request to an HTTPS server"},
 		{Options{Cert: cert}, "both"},
 		{Options{CACert: "/nonexistent", Cert: cert, Key: key}, "/nonexistent"},
 		{Options{CACert: key, Cert: cert, Key: key}, "no PEM certificate"},

@@ -134,6 +134,7 @@ func (s *Service) keepTerm(ctx context.Context, c *clientv3.Client) {
 		switch {
 		case err == nil:
 			over = sent.Add(ttl * 3 / 4)
+			s.lost.Store(nil)
 			if now == nil || lease != id {
 				now = &term{lease: id, over: make(chan struct{})}
 				s.terms.set(now)
@@ -149,6 +150,7 @@ func (s *Service) keepTerm(ctx context.Context, c *clientv3.Client) {
 		if now != nil && !time.Now().Before(over) {
 			s.opts.Log.Warn("etcd: no contact: offices are given up until it is back", "error", err)
 			now = nil
+			s.lost.Store(&sent)
 			s.terms.set(nil)
 		}
 		wait := 250 * time.Millisecond

@@ -71,7 +71,7 @@ var (
 type State struct {
 	Mode    string // "embedded" or "external"
 	Address string // listening address, or the servers
-	State   string // "starting", "running" or "stopped"
+	State   string // "starting", "running", "failing" (it answers no more) or "stopped"
 	Reason  string `json:",omitempty"` // why it is not running, or answers no requests
 	Since   time.Time
 	Cluster Cluster
@@ -93,7 +93,8 @@ type Service struct {
 	mu    sync.Mutex // guards state
 	state State
 
-	trouble atomic.Pointer[string] // what is wrong with the members, found by look; nil is nothing
+	lost    atomic.Pointer[time.Time] // since when there is no contact; nil while there is
+	trouble atomic.Pointer[string]    // what is wrong with the members, found by look; nil is nothing
 
 	asking sync.Mutex // guards seen
 	seen   seen

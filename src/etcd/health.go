@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,6 +72,9 @@ func (s *Service) Status() State {
 	}
 	if slices.Contains(state.Cluster.Alarms, alarmFull) {
 		state.Reason = ErrFull.Error()
+	}
+	if lost := s.lost.Load(); lost != nil {
+		state.State, state.Since, state.Reason = "failing", *lost, cmp.Or(state.Reason, "no contact")
 	}
 	return state
 }
@@ -170,7 +174,7 @@ func (s *Service) compare(ctx context.Context, e *embed.Etcd) {
 		for _, at := range m.PeerURLs {
 			known[at] = true
 			if !slices.Contains(slices.Collect(maps.Values(s.cfg.Peers)), at) {
-				trouble = append(trouble, fmt.Sprintf("member %s at %s is not one of etcd.peers: if it is gone for good, DELETE %s/%s", m.Name, at, membersPath, m.ID))
+				trouble = append(trouble, fmt.Sprintf("member %s at %s is not one of etcd.peers: add it there on every analyzer or, if it is gone for good, DELETE %s/%s", m.Name, at, membersPath, m.ID))
 			}
 		}
 	}

@@ -83,8 +83,20 @@ var expected = []string{
 	"failed to update storage version",
 }
 
+// repeated are complaints that come again every few seconds, or more often, for as long as a member or most of them are away. That one
+// went is told once by "peer became inactive", and by the service itself; the status shows the rest.
+var repeated = []string{
+	"prober detected unhealthy status",
+	"failed to reach the peer URL",
+	"failed to get version",
+	"failed to publish local member to cluster through raft",
+	"waiting for ReadIndex response took too long, retrying",
+	"timed out waiting for read index response (local node might have slow network)",
+	"retrying of unary invoker failed",
+}
+
 func (c logCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) && (c.verbose || !c.ending() && !slices.Contains(expected, e.Message)) {
+	if c.Enabled(e.Level) && (c.verbose || !c.ending() && !slices.Contains(expected, e.Message) && !slices.Contains(repeated, e.Message)) {
 		return checked.AddCore(e, c)
 	}
 	return checked

@@ -60,6 +60,9 @@ func (c Config) server(log *zap.Logger) (*embed.Config, error) {
 			members = append(members, name+"="+at)
 			e.HostWhitelist[u.Hostname()] = struct{}{}
 			if name == e.Name {
+				if len(c.Peers) > 1 && loopback(peer.Hostname()) && !loopback(u.Hostname()) {
+					return nil, fmt.Errorf("etcd.listen %q is for this host only, but etcd.peers sends the other members to %q: listen there, or on 0.0.0.0", c.Listen, at)
+				}
 				e.AdvertisePeerUrls = []url.URL{*u}
 				if ip := net.ParseIP(client.Hostname()); ip != nil && ip.IsUnspecified() {
 					// The others could not find it there.

@@ -109,6 +109,7 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 			both.Broadcast(namespace, typ, obj)
 		},
 	}
+	alerts := s.elect(store, "alert-server")
 	o.Leads = s.elect(store, "ondemand-client-Capture")
 	captures := ondemand.NewCaptures(o)
 	o.Leads = s.elect(store, "ondemand-client-PacketInjection")
@@ -153,7 +154,7 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 			return list
 		},
 		Health: func() error {
-			if store.Status().State != "running" {
+			if state := store.Status().State; state != "running" && state != "failing" {
 				return etcd.ErrNotReady
 			}
 			return nil
@@ -167,7 +168,7 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 			"Peers":       replicas.Status,
 			"Clusters":    func() any { return peering.Status() },
 			"Probes":      func() any { return struct{}{} },
-			"Alerts":      func() any { return map[string]bool{"IsMaster": true} },
+			"Alerts":      func() any { return map[string]bool{"IsMaster": alerts()} },
 			"Captures":    func() any { return map[string]bool{"IsMaster": captures.Leading()} },
 			"Flows":       func() any { return flows.Status() },
 			"Archive":     func() any { return kept.status() },
@@ -187,6 +188,9 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 func analyzerWarnings(cfg *config.Config, users *auth.Authenticator, closed bool) (list []string) {
 	if !closed && !users.Open() && !cfg.Analyzer.Listen.Loopback() {
 		list = append(list, "agents are taken without authentication, beyond loopback: see analyzer.auth.cluster.backend")
+	}
+	if sameUsers(cfg) && !users.Open() {
+		list = append(list, "every user of the API can pass for an agent or an analyzer, and change the whole graph: give analyzer.auth.cluster.backend a section of its own")
 	}
 	if closed && cfg.Flow.Protocol == agent.FlowUDP {
 		list = append(list, openFlows)

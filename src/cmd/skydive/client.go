@@ -23,7 +23,7 @@ func (env *environment) clientCommand() *cli.Command {
 		Description: "skydive client status\n" +
 			"skydive client query \"G.V().Has('Type', 'veth').Values('Name')\"\n" +
 			"skydive client --analyzer 10.0.0.1:8082 --username alice query \"G.V().Count()\"\n\n" +
-			"The connection is encrypted when both --cert and --key are given. The options may stand anywhere on the command line.",
+			"The connection is encrypted when --cacert, or both --cert and --key, are given. The options may stand anywhere on the command line.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "analyzer", Usage: "`ADDRESS` of the analyzer: host:port, :port or port (default: $SKYDIVE_ANALYZER, else " + defaultAnalyzer + ")"},
 			&cli.StringFlag{Name: "username", Usage: "user `NAME` (default: $SKYDIVE_USERNAME)"},
@@ -45,12 +45,11 @@ func (env *environment) connect(c *cli.Context) (*client.Client, error) {
 			return nil, err
 		}
 	}
-	encrypted := c.String("cert") != "" && c.String("key") != ""
-	if !encrypted && (c.String("cert") != "" || c.String("key") != "") {
+	if (c.String("cert") == "") != (c.String("key") == "") {
 		return nil, errors.New("--cert and --key go together")
 	}
-	if !encrypted && (c.String("cacert") != "" || c.Bool("insecure")) {
-		fmt.Fprintln(env.Stderr, "Warning: the connection is not encrypted: --cacert and --insecure need --cert and --key")
+	if c.Bool("insecure") && c.String("cert") == "" && c.String("cacert") == "" {
+		fmt.Fprintln(env.Stderr, "Warning: the connection is not encrypted: --insecure needs --cacert, or --cert and --key")
 	}
 	return client.New(client.Options{
 		Analyzer: cmp.Or(c.String("analyzer"), env.getenv("SKYDIVE_ANALYZER"), defaultAnalyzer),

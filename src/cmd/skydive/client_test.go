@@ -101,7 +101,10 @@ func TestConnectionOptions(t *testing.T) {
 			t.Errorf("%v: %s %s", args, user, password)
 		}
 	}
-	if got := f.run(t, "", "status", "--cacert", "/x"); got.code != 0 && !strings.Contains(got.stderr, "/x") || !strings.Contains(got.stderr, "not encrypted") {
+	if got := f.run(t, "", "status", "--cacert", "/x"); got.code != 1 || !strings.Contains(got.stderr, "open /x") {
+		t.Errorf("%+v", got)
+	}
+	if got := f.run(t, "", "status", "--insecure"); got.code != 0 || !strings.Contains(got.stderr, "not encrypted") {
 		t.Errorf("%+v", got)
 	}
 	if got := skydive(t, nil, "", "skydive-cli", "status", "--analyzer", f.address()); got.code != 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync/atomic"
 
 	"skydive/src/analyzer"
@@ -31,13 +32,7 @@ func newStore(env *environment, s *service, cluster *auth.Authenticator) (*etcd.
 	}
 	return etcd.New(o, etcd.Options{
 		Log: s.log, WhoListens: api.WhoListens,
-		Authorized: func(r *http.Request) bool {
-			if cluster.Open() {
-				return false
-			}
-			_, err := cluster.Authenticate(r)
-			return err == nil
-		},
+		Authorized: mayChangeEtcd(s, cluster),
 		Check: func(key string, value []byte) error {
 			if key != policyKey {
 				return nil
@@ -46,6 +41,27 @@ func newStore(env *environment, s *service, cluster *auth.Authenticator) (*etcd.
 			return err
 		},
 	})
+}
+
+// mayChangeEtcd tells whether who sent a request has credentials of the cluster, and may change the policy.
+func mayChangeEtcd(s *service, cluster *auth.Authenticator) func(*http.Request) bool {
+	return func(r *http.Request) bool {
+		if cluster.Open() {
+			return false
+		}
+		who, rights := cluster, s.peers
+		if sameUsers(s.cfg) { // some of whom may do little
+			who, rights = s.users, s.enforcer
+		}
+		user, err := who.Authenticate(r)
+		return err == nil && rights.Allowed(user, "rbac", "write")
+	}
+}
+
+// sameUsers tells whether agents and analyzers are known by the same section of auth as users, who can then pass for them.
+func sameUsers(cfg *config.Config) bool {
+	a := cfg.Analyzer.Auth
+	return strings.EqualFold(a.API.Backend, a.Cluster.Backend)
 }
 
 // etcdServers returns the URLs of the etcd servers to use; none means the embedded one. Without that, and without URLs, they are where

@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -60,7 +61,7 @@ func TestAnalyzerWarnings(t *testing.T) {
 		"analyzers: ['a1:8082']\n":               "",
 		"analyzers: ['a1:8082', 'a2:8082']\n":    "",
 		users + "}}\n":                           "analyzer.auth.cluster.backend",
-		users + ", cluster: {backend: people}}}": "",
+		users + ", cluster: {backend: people}}}": "a section of its own",
 	} {
 		env := &environment{Environ: []string{"HOME=" + t.TempDir()}}
 		c := loadConfig(t, yaml)
@@ -84,6 +85,40 @@ func TestAllInOneCredentials(t *testing.T) {
 		c := agentBeside(loadConfig(t, yaml))
 		if got := c.Agent.Auth.Cluster.Username + " " + c.Agent.Auth.Cluster.Password; got != want || len(c.Analyzers) != 1 {
 			t.Errorf("%q: %q %v", yaml, got, c.Analyzers)
+		}
+	}
+}
+
+// Where users and agents are known by one section, any user could be an agent: that is said, and what users may do counts for etcd.
+func TestOneSectionForUsersAndAgents(t *testing.T) {
+	for backend, want := range map[string]bool{"one": true, "ONE": true, "other": false} {
+		cfg := loadConfig(t, "auth: {one: {type: basic, role: guest, users: {bob: x}}, other: {type: basic, users: {agent: x}}}\n"+
+			"analyzer: {auth: {api: {backend: one}, cluster: {backend: "+backend+"}}}\n")
+		if sameUsers(cfg) != want {
+			t.Errorf("%s: %v", backend, !want)
+		}
+		s, err := newService("analyzer", cfg.Analyzer.Auth.API.Backend, cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list := analyzerWarnings(cfg, s.users, true); (len(list) > 0) != want {
+			t.Errorf("%s: %q", backend, list)
+		}
+		cluster, err := s.authenticator(backend, "admin", s.peers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.enforcer.SetPolicy(""); err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequest("PUT", "/v2/keys/casbinPolicy", nil)
+		r.SetBasicAuth("bob", "x")
+		if mayChangeEtcd(s, cluster)(r) {
+			t.Errorf("%s: a guest changes the policy", backend)
+		}
+		r.SetBasicAuth("agent", "x")
+		if mayChangeEtcd(s, cluster)(r) == want {
+			t.Errorf("%s: agents that have a section of their own, and only these, are trusted with etcd", backend)
 		}
 	}
 }
