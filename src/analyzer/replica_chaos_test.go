@@ -23,8 +23,9 @@ type chaos struct {
 	all     []*replica             // nil: down
 	links   map[[2]string]*wireTap // by who dials and whom
 	agents  []*host
-	made    map[string]string // API nodes that ought to be there: their value, by name
-	home    map[string]int    // where an API node is changed
+	made    map[string]string   // API nodes that ought to be there: their value, by name
+	home    map[string]int      // where an API node is changed
+	kept    map[string]*history // by analyzer
 	parted  bool
 	ops     int
 	history []string
@@ -41,6 +42,7 @@ func newChaos(t *testing.T, seed uint64, analyzers, agents int) *chaos {
 	c := &chaos{
 		t: t, rng: rand.New(rand.NewPCG(seed, 0)), addrs: freeAddrs(t, analyzers), all: make([]*replica, analyzers),
 		links: make(map[[2]string]*wireTap), made: make(map[string]string), home: make(map[string]int),
+		kept: make(map[string]*history),
 	}
 	dialled := func(from string) (addrs []string) {
 		for i, addr := range c.addrs {
@@ -55,7 +57,10 @@ func newChaos(t *testing.T, seed uint64, analyzers, agents int) *chaos {
 	for i := range analyzers {
 		dials[analyzerName(i)] = dialled(analyzerName(i))
 	}
-	setup := replicaSetup{expiry: 1500 * time.Millisecond, addrs: func(id string) []string { return dials[id] }}
+	for i := range analyzers {
+		c.kept[analyzerName(i)] = newHistory(t)
+	}
+	setup := replicaSetup{expiry: 1500 * time.Millisecond, addrs: func(id string) []string { return dials[id] }, kept: c.kept}
 	c.start = func(i int) { c.all[i] = newReplica(t, analyzerName(i), c.addrs[i], setup) }
 	for i := range analyzers {
 		c.start(i)
@@ -415,7 +420,16 @@ func TestReplicaModel(t *testing.T) {
 				c.settle()
 				c.log("settled %d", round)
 			}
-			t.Logf("%d steps, %d of API", c.ops, len(c.made))
+			revisions := 0
+			for _, s := range c.all {
+				s.stop()
+				kept := c.kept[s.id]
+				if err := kept.whole(t); err != nil {
+					t.Errorf("history of %s: %v", s.id, err)
+				}
+				revisions += len(kept.told)
+			}
+			t.Logf("%d steps, %d of API, %d revisions in the archives", c.ops, len(c.made), revisions)
 		})
 		if t.Failed() {
 			return

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -44,6 +45,7 @@ type replicaSetup struct {
 	wall   func() time.Time
 	config ws.Config // of all connections; quick by default
 	answer func(context.Context, *wire.Message) *wire.Message
+	kept   map[string]*history // by id; those of others are not archived
 }
 
 func testLog() *slog.Logger {
@@ -87,6 +89,13 @@ func newReplica(t testing.TB, id, addr string, o replicaSetup) *replica {
 	mux.Handle("/ws/replication", s.replicas)
 	h := httptest.NewUnstartedServer(mux)
 	h.Listener.Close()
+	recorded, over := context.WithCancel(context.Background())
+	var recording sync.WaitGroup
+	if kept := o.kept[id]; kept != nil {
+		ready := make(chan struct{})
+		recording.Go(func() { kept.follow(recorded, t, s.g, ready) })
+		<-ready
+	}
 	eventually(t, "port free", func() (err error) { h.Listener, err = net.Listen("tcp", addr); return err })
 	h.Start()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -102,21 +111,26 @@ func newReplica(t testing.TB, id, addr string, o replicaSetup) *replica {
 		cancel()
 		running.Wait()
 		h.Close()
+		over()
+		recording.Wait()
 	})
 	t.Cleanup(s.stop)
 	return s
 }
 
-// freeAddrs returns addresses that were free just now.
+// freeAddrs returns addresses that were free just now. They are not among those that the kernel gives to connections, so that they are free
+// again for a process that comes back.
 func freeAddrs(t testing.TB, n int) (addrs []string) {
 	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+	for tries := 0; len(addrs) < n; tries++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+		switch {
+		case err == nil:
+			defer l.Close()
+			addrs = append(addrs, l.Addr().String())
+		case tries > 100:
 			t.Fatal(err)
 		}
-		defer l.Close()
-		addrs = append(addrs, l.Addr().String())
 	}
 	return addrs
 }
