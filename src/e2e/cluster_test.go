@@ -394,22 +394,26 @@ func TestRootClusterFlowHistory(t *testing.T) {
 	for _, h := range c.agents {
 		script(t, h, "ip netns exec n1 ping -q -c 3 -i 0.2 192.168.9.2")
 	}
-	ask := func(a *Host) (hosts int, packets int64, partial string) {
+	post := func(a *Host, gremlin string, answer any) (partial string) {
 		t.Helper()
 		client := a.HTTP()
 		defer client.CloseIdleConnections()
-		res, err := client.Post("http://"+a.analyzerAddr()+"/api/topology", "application/json",
-			strings.NewReader(`{"GremlinQuery": "G.At('-1s', 600).Flows().Has('ICMP.Type', 'ECHO')"}`))
+		res, err := client.Post("http://"+a.analyzerAddr()+"/api/topology", "application/json", strings.NewReader(fmt.Sprintf(`{"GremlinQuery": %q}`, gremlin)))
 		need(t, err)
 		defer res.Body.Close()
+		need(t, json.NewDecoder(res.Body).Decode(answer))
+		return res.Header.Get("X-Skydive-Partial")
+	}
+	ask := func(a *Host) (hosts int, packets int64, partial string) {
+		t.Helper()
 		var flows []flowRecord
-		need(t, json.NewDecoder(res.Body).Decode(&flows))
+		partial = post(a, "G.At('-1s', 600).Flows().Has('ICMP.Type', 'ECHO')", &flows)
 		nodes := map[string]bool{}
 		for _, f := range flows {
 			nodes[f.NodeTID] = true
 			packets += f.Metric.ABPackets
 		}
-		return len(nodes), packets, res.Header.Get("X-Skydive-Partial")
+		return len(nodes), packets, partial
 	}
 	whole := func(a *Host) {
 		t.Helper()
@@ -436,6 +440,7 @@ func TestRootClusterFlowHistory(t *testing.T) {
 		t.Fatal("no analyzer has stored any flow")
 	}
 	c.running[victim].Kill()
+	killed := time.Now()
 	for _, a := range c.others(victim) {
 		need(t, Until(20*time.Second, func() error {
 			if hosts, _, partial := ask(a); partial == "" || hosts >= len(c.agents) {
@@ -444,9 +449,23 @@ func TestRootClusterFlowHistory(t *testing.T) {
 			return nil
 		}))
 	}
+	// An archive knows to a second how long its process lived: a time that is surely after that.
+	away := killed.Add(2 * time.Second)
+	need(t, Until(10*time.Second, func() error {
+		if time.Now().Before(away.Add(500 * time.Millisecond)) {
+			return fmt.Errorf("it is not later than %s", away)
+		}
+		return nil
+	}))
 	c.launch(victim)
 	c.answers(victim)
 	for _, a := range c.analyzers {
 		whole(a)
+		// Of the topology of that time it knows nothing, and says so; the others do.
+		var hosts int
+		partial := post(a, fmt.Sprintf("G.At(%d).V().Has('Type', 'host').Count()", away.UnixMilli()), &hosts)
+		if a == victim && (hosts != 0 || partial != a.Name) || a != victim && (hosts != len(c.agents) || partial != "") {
+			t.Errorf("%s knows of %d hosts when %s was away, without %q", a.Name, hosts, victim.Name, partial)
+		}
 	}
 }

@@ -145,6 +145,9 @@ func (s *service) newReplicas(cluster *auth.Authenticator, agents *analyzer.Agen
 	}
 	o.Answer = analyzer.NewArchiveAnswers(storage, s.log, s.registry).Answer
 	r := analyzer.NewReplicas(o)
+	if len(addrs) > 1 {
+		kept.host = s.cfg.HostID
+	}
 	if storage != nil && len(addrs) > 0 {
 		kept.all = analyzer.NewArchivedFlows(analyzer.ArchivedFlowsOptions{HostID: s.cfg.HostID, Local: storage, Peers: r, Logger: s.log, Registerer: s.registry})
 	}

@@ -97,6 +97,22 @@ func newPackets(s *service, forwarder *agent.Agent, dial ws.DialOptions, analyze
 type archives struct {
 	topology, flows *disk.Archive
 	all             query.Storage // flows, and those of the other analyzers; nil without these
+	host            string        // this analyzer, where there are others
+}
+
+// ownHistory is the topology's history as one of several analyzers has it: there was a time when it did not run, or did not exist.
+type ownHistory struct {
+	query.History
+	host string
+}
+
+// Graph says so when it knows of nothing at all: whoever asks may ask another analyzer.
+func (h ownHistory) Graph(ctx context.Context, from, to time.Time) ([]*graph.Node, []*graph.Edge, error) {
+	nodes, edges, err := h.History.Graph(ctx, from, to)
+	if err == nil && len(nodes) == 0 {
+		err = query.Missing{h.host}
+	}
+	return nodes, edges, err
 }
 
 func newArchives(env *environment, s *service) *archives {
@@ -164,6 +180,9 @@ func (a *archives) source(g *graph.Graph, live query.FlowSource, expire time.Dur
 	}
 	if a.topology != nil { // an interface that holds a nil pointer is not nil
 		s.History = a.topology
+		if a.host != "" {
+			s.History = ownHistory{a.topology, a.host}
+		}
 	}
 	switch {
 	case a.all != nil:
