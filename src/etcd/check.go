@@ -53,9 +53,7 @@ func readThrough(file string) (applied uint64, err error) {
 	err = db.View(func(tx *bbolt.Tx) error {
 		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
 			if string(name) == "meta" {
-				if v := b.Get([]byte("consistent_index")); len(v) == 8 {
-					applied = binary.BigEndian.Uint64(v)
-				}
+				applied = counter(b.Get([]byte("consistent_index")))
 			}
 			return b.ForEach(func(k, v []byte) error {
 				// A part that is not there, or is not what it says it is, makes itself felt.
@@ -68,4 +66,12 @@ func readThrough(file string) (applied uint64, err error) {
 		})
 	})
 	return applied, err
+}
+
+// counter is 0 for what is none.
+func counter(v []byte) uint64 {
+	if len(v) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(v)
 }

@@ -86,6 +86,7 @@ type Service struct {
 	client atomic.Pointer[clientv3.Client] // nil until ready and after the end
 	terms  *terms
 	notes  []string // about the configuration, for the log
+	tls    *private // copies of the files of cfg.TLS, which Run makes; may be nil
 
 	server atomic.Pointer[embed.Etcd] // nil when there is none that runs
 	full   chan struct{}              // a value was refused for want of room; holds one
@@ -188,6 +189,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	for _, note := range s.notes {
 		s.opts.Log.Warn("etcd: " + note)
 	}
+	defer s.copyFiles(ctx)()
 	if !s.cfg.Embedded {
 		return s.external(ctx, log)
 	}

@@ -14,6 +14,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.uber.org/zap"
 )
 
 const (
@@ -173,7 +175,10 @@ func (s *Service) compare(ctx context.Context, e *embed.Etcd) {
 	for _, m := range e.Server.Cluster().Members() {
 		for _, at := range m.PeerURLs {
 			known[at] = true
-			if !slices.Contains(slices.Collect(maps.Values(s.cfg.Peers)), at) {
+			if now := s.cfg.readdressed(at); now != "" {
+				known[now] = true
+				trouble = append(trouble, s.cfg.stale([]Member{{Name: m.Name, Peers: []string{at}}}))
+			} else if !slices.Contains(slices.Collect(maps.Values(s.cfg.Peers)), at) {
 				trouble = append(trouble, fmt.Sprintf("member %s at %s is not one of etcd.peers: add it there on every analyzer or, if it is gone for good, DELETE %s/%s", m.Name, at, membersPath, m.ID))
 			}
 		}
@@ -185,8 +190,8 @@ func (s *Service) compare(ctx context.Context, e *embed.Etcd) {
 	defer done()
 	for _, name := range slices.Sorted(maps.Keys(s.cfg.Peers)) {
 		if at := s.cfg.Peers[name]; !known[at] {
-			if members, err := askPeer(ctx, client, at); err == nil && len(members) > 0 {
-				trouble = append(trouble, fmt.Sprintf("%s at %s runs a cluster of its own: move the data directory of one of the two away and start it again, and it joins", name, at))
+			if a := askPeer(ctx, client, at); a.err == nil && a.waiting == "" {
+				trouble = append(trouble, fmt.Sprintf("%s at %s runs a cluster of its own, %s", name, at, s.which(ctx, e, a.members)))
 			}
 		}
 	}
@@ -199,6 +204,67 @@ func (s *Service) compare(ctx context.Context, e *embed.Etcd) {
 	if now != "" {
 		s.trouble.Store(&now)
 	}
+}
+
+// holding is what a cluster has, to tell which of two is worth keeping.
+type holding struct{ keys, revision, size int64 }
+
+func (h holding) String() string {
+	return fmt.Sprintf("%d keys at revision %d in %d KiB", h.keys, h.revision, h.size>>10)
+}
+
+// holds asks a cluster what it has. It needs no quorum.
+func holds(ctx context.Context, c *clientv3.Client, size int64) (h holding, err error) {
+	for prefix, sign := range map[string]int64{"/": 1, elections: -1} { // offices come by themselves
+		r, err := c.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly(), clientv3.WithSerializable())
+		if err != nil {
+			return h, err
+		}
+		h.keys, h.revision = h.keys+sign*r.Count, r.Header.Revision
+	}
+	h.size = size
+	return h, nil
+}
+
+// which says what is to be done about a cluster of others, of whose data and ours only one can stay.
+func (s *Service) which(ctx context.Context, e *embed.Etcd, members []remote) string {
+	const both = "and nobody knows what it has (%v): compare both, move the data directory of the one that has less away and start it again, and it joins"
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	var addresses []string
+	for _, m := range members {
+		addresses = append(addresses, m.ClientURLs...)
+	}
+	if len(addresses) == 0 {
+		return fmt.Sprintf(both, "it takes no requests yet")
+	}
+	here := v3client.New(e.Server)
+	defer here.Close()
+	ours, err := holds(ctx, here, e.Server.Backend().Size())
+	if err != nil {
+		return fmt.Sprintf(both, err)
+	}
+	there, err := s.dial(ctx, addresses, zap.NewNop())
+	if err != nil {
+		return fmt.Sprintf(both, err)
+	}
+	defer there.Close()
+	var theirs holding
+	status, err := there.Status(ctx, addresses[0])
+	if err == nil {
+		theirs, err = holds(ctx, there, status.DbSize)
+	}
+	if err != nil {
+		return fmt.Sprintf(both, err)
+	}
+	text := fmt.Sprintf("with %s; here are %s: ", theirs, ours)
+	switch c := cmp.Or(cmp.Compare(ours.keys, theirs.keys), cmp.Compare(ours.revision, theirs.revision)); {
+	case c > 0:
+		return text + "move its data directory away and start it again, and it joins this one"
+	case c < 0:
+		return text + "move " + s.cfg.DataDir + " away and start again here, and it joins that one"
+	}
+	return text + "move the data directory of either away and start it again, and it joins the other"
 }
 
 // makeRoom drops history, gives back what it took and, when that is enough, lets the server take values again.

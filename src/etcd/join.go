@@ -2,14 +2,10 @@ package etcd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -20,78 +16,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// askLimit is how long another member may take to answer a newcomer.
-const askLimit = 2 * time.Second
-
-// joinLimit is how long a newcomer waits for a cluster to take it.
-const joinLimit = 30 * time.Second
-
-// remote is a member as the peers of a running cluster describe it.
-type remote struct {
-	Name       string   `json:"name"` // none until it has started
-	PeerURLs   []string `json:"peerURLs"`
-	ClientURLs []string `json:"clientURLs"` // none until it has started
-}
-
-// join makes a server without data a member of the cluster that its peers run already, if they do: it is announced to them and then
-// starts as one more member instead of founding a cluster. A member of the same address whose data is lost is removed first.
-func (s *Service) join(ctx context.Context, e *embed.Config, log *zap.Logger) error {
-	if logs, err := filepath.Glob(filepath.Join(e.Dir, "member", "wal", "*.wal")); len(s.cfg.Peers) < 2 || err != nil || len(logs) > 0 {
-		return err
-	}
-	me := e.AdvertisePeerUrls[0].String()
-	members, err := s.askPeers(ctx, e)
-	if err != nil || len(members) == 0 {
-		return err
-	}
-	var addresses []string
-	for _, m := range members {
-		if slices.Contains(m.PeerURLs, me) {
-			if len(m.ClientURLs) == 0 && m.Name == e.Name {
-				return nil // a cluster that is just being founded, by us as well
-			}
-			continue
-		}
-		addresses = append(addresses, m.ClientURLs...)
-	}
-	if len(addresses) == 0 {
-		return nil // founded, too, but by others first
-	}
-	list, err := s.announce(ctx, addresses, me, log)
-	if err != nil {
-		return fmt.Errorf("join the etcd cluster of %s: %w", strings.Join(addresses, ", "), err)
-	}
-	e.ClusterState = embed.ClusterStateFlagExisting
-	e.InitialCluster = strings.Join(list, ",")
-	s.opts.Log.Info("etcd joins a cluster that is there already", "members", e.InitialCluster)
-	return nil
-}
-
-// askPeers returns the members of the running cluster as the first peer that answers knows them; none when nobody runs one.
-func (s *Service) askPeers(ctx context.Context, e *embed.Config) ([]remote, error) {
-	client, done, err := s.web()
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	for _, name := range slices.Sorted(maps.Keys(s.cfg.Peers)) {
-		if name == e.Name {
-			continue
-		}
-		members, err := askPeer(ctx, client, s.cfg.Peers[name])
-		if err == nil && len(members) > 0 {
-			return members, nil
-		}
-		s.opts.Log.Debug("etcd: a peer runs no cluster", "peer", name, "error", err)
-	}
-	return nil, ctx.Err()
-}
+// joinLimit is how long a newcomer waits for a cluster to take it, before it looks again: of two that come at the same time one is
+// forgotten, and gets no answer.
+const joinLimit = 5 * time.Second
 
 // web returns a client for questions that are asked by HTTP, and what ends its connections.
 func (s *Service) web() (client *http.Client, done func(), err error) {
-	transport := &http.Transport{}
-	if s.cfg.TLS != nil {
-		if transport.TLSClientConfig, err = s.cfg.TLS.client(); err != nil {
+	transport := &http.Transport{DisableKeepAlives: true} // a member that waits hands its port over to etcd
+	if files := s.files(); files != nil {
+		if transport.TLSClientConfig, err = files.client(); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -120,22 +53,6 @@ func (s *Service) explain(ctx context.Context, err error) error {
 	return err
 }
 
-func askPeer(ctx context.Context, client *http.Client, at string) (members []remote, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(at, "/")+"/members", nil)
-	if err != nil {
-		return nil, err
-	}
-	reply, err := client.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer reply.Body.Close()
-	if reply.StatusCode != http.StatusOK {
-		return nil, errors.New(reply.Status)
-	}
-	return members, json.NewDecoder(io.LimitReader(reply.Body, 1<<20)).Decode(&members)
-}
-
 // announce adds a member to a running cluster and returns all members as etcd wants them at the first start. One that has the same
 // address and is not just announced has lost its data, and is replaced.
 func (s *Service) announce(ctx context.Context, addresses []string, me string, log *zap.Logger) ([]string, error) {
@@ -159,22 +76,17 @@ func (s *Service) announce(ctx context.Context, addresses []string, me string, l
 		if announced = m.Name == "" && len(m.ClientURLs) == 0; announced {
 			continue
 		}
-		s.opts.Log.Warn("etcd: the data of this member is lost; it is replaced by a new one, which gets all from the others", "member", m.Name)
-		if err := retry(ctx, func() error { _, err := client.MemberRemove(ctx, m.ID); return err }); err != nil {
+		if _, err := client.MemberRemove(ctx, m.ID); err != nil {
 			return nil, noQuorum(err)
 		}
+		s.opts.Log.Warn("etcd: the data of this member is lost; it is replaced by a new one, which gets all from the others", "member", m.Name)
 	}
 	if !announced {
-		err := retry(ctx, func() error {
-			r, err := client.MemberAdd(ctx, []string{me})
-			if err == nil {
-				now = r.Members
-			}
-			return err
-		})
+		r, err := client.MemberAdd(ctx, []string{me})
 		if err != nil {
 			return nil, noQuorum(err)
 		}
+		now = r.Members
 	}
 	names := map[string]string{} // by URL
 	for name, at := range s.cfg.Peers {
@@ -195,25 +107,8 @@ func (s *Service) announce(ctx context.Context, addresses []string, me string, l
 	return list, nil
 }
 
-// retry repeats a change of members while the cluster has not settled since the last one, or since it started.
-func retry(ctx context.Context, change func() error) error {
-	again := time.NewTicker(time.Second)
-	defer again.Stop()
-	for {
-		err := change()
-		if !errors.Is(err, rpctypes.ErrUnhealthy) && !errors.Is(err, rpctypes.ErrMemberNotEnoughStarted) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-again.C:
-		}
-	}
-}
-
 func noQuorum(err error) error {
-	return fmt.Errorf("%w: a cluster takes members only while more than half of those it has are up", err)
+	return fmt.Errorf("%w: a cluster takes members, one after the other, only while more than half of those it has are up", err)
 }
 
 // dial returns a client of servers.
@@ -223,9 +118,9 @@ func (s *Service) dial(ctx context.Context, servers []string, log *zap.Logger) (
 		DialTimeout: dialLimit, DialKeepAliveTime: 30 * time.Second, DialKeepAliveTimeout: 10 * time.Second,
 	}
 	cfg.Password, _ = s.login.Password()
-	if s.cfg.TLS != nil {
+	if files := s.files(); files != nil {
 		var err error
-		if cfg.TLS, err = s.cfg.TLS.client(); err != nil {
+		if cfg.TLS, err = files.client(); err != nil {
 			return nil, fmt.Errorf("%w: %w", errNever, err)
 		}
 	}

@@ -3,6 +3,7 @@ package etcd
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -70,9 +71,14 @@ func TestLastMemberGoesOnAlone(t *testing.T) {
 	}
 	first.stop()
 	second.stop()
-	again := begin(t, cfgs[0], quiet())
+	var log lockedBuffer
+	again := begin(t, cfgs[0], slog.New(slog.NewTextHandler(&log, nil)))
 	eventually(t, 20*time.Second, "advice", func() bool { return strings.Contains(again.Status().Reason, aloneMark) })
+	eventually(t, leaderLimit+5*time.Second, "the same in the log", func() bool { return strings.Contains(log.String(), aloneMark) })
 	again.stop()
+	if n := strings.Count(log.String(), aloneMark); n != 1 {
+		t.Errorf("said %d times: %s", n, log.String())
+	}
 	if err := os.WriteFile(filepath.Join(cfgs[0].DataDir, aloneMark), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -104,21 +110,35 @@ func TestStrangersAreSaid(t *testing.T) {
 	t.Parallel()
 	cfgs := cluster(t, 2, nil)
 	var members []*member
-	for _, c := range cfgs {
+	for i, c := range cfgs {
 		apart := c
 		apart.Peers = map[string]string{c.Name: c.Peers[c.Name]}
 		m := begin(t, apart, quiet())
 		m.wait(t)
+		for n := range 3 * i {
+			if err := m.Put(t.Context(), fmt.Sprintf("/capture/%d", n), []byte("1")); err != nil {
+				t.Fatal(err)
+			}
+		}
 		m.stop()
 	}
 	for _, c := range cfgs {
 		members = append(members, begin(t, c, quiet()))
 	}
-	for _, m := range members {
+	for i, m := range members {
 		m.wait(t)
-		m.compare(t.Context(), m.server.Load())
-		if reason := m.Status().Reason; !strings.Contains(reason, "a cluster of its own") {
-			t.Errorf("%q", reason)
+		want := []string{"a cluster of its own, with 3 keys at", "here are 0 keys", "move " + cfgs[0].DataDir + " away"}
+		if i == 1 {
+			want = []string{"a cluster of its own, with 0 keys at", "here are 3 keys", "move its data directory away"}
+		}
+		eventually(t, 10*time.Second, "advice", func() bool {
+			m.compare(t.Context(), m.server.Load())
+			return strings.Contains(m.Status().Reason, want[0])
+		})
+		for _, part := range want {
+			if reason := m.Status().Reason; !strings.Contains(reason, part) {
+				t.Errorf("%q is not in %q", part, reason)
+			}
 		}
 	}
 }

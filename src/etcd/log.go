@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -17,8 +18,18 @@ import (
 // listeners and streams that end, which is what was asked for – are not passed on, unless verbose.
 func newLog(log slog.Handler, verbose bool, done <-chan struct{}) (*zap.Logger, <-chan error) {
 	hook := lastWords{make(chan error, 1)}
-	return zap.New(logCore{log: log, verbose: verbose, done: done}, zap.WithPanicHook(hook), zap.WithFatalHook(hook)), hook.fatal
+	var core zapcore.Core = logCore{log: log, verbose: verbose, done: done}
+	if !verbose {
+		core = zapcore.NewSamplerWithOptions(core, repeatAfter, repeatMost, 0)
+	}
+	return zap.New(core, zap.WithPanicHook(hook), zap.WithFatalHook(hook)), hook.fatal
 }
+
+// Members of different clusters, or without TLS, complain about each other many times a second: what is said once is enough for a while.
+const (
+	repeatAfter = 10 * time.Minute
+	repeatMost  = 3
+)
 
 type lastWords struct{ fatal chan error }
 

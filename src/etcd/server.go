@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,9 +116,14 @@ func (c Config) urls() (client, peer url.URL, err error) {
 // aloneMark is a file in the data directory with which an operator makes the only member that is left a cluster of its own.
 const aloneMark = "force-new-cluster"
 
+// leaderLimit is how long a start may go without a leader before that is logged.
+const leaderLimit = 10 * time.Second
+
 // start returns a server that answers requests, or an error that says what is in its way.
 func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error) (*embed.Etcd, error) {
-	cfg, err := s.cfg.server(log)
+	copied := s.cfg
+	copied.TLS = s.files()
+	cfg, err := copied.server(log)
 	if err != nil {
 		return nil, err
 	}
@@ -153,6 +159,10 @@ func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error
 				started <- result{nil, fmt.Errorf("etcd gave up: %v", p)}
 			}
 		}()
+		if err := s.readdress(log); err != nil {
+			started <- result{nil, err}
+			return
+		}
 		server, err := embed.StartEtcd(cfg)
 		started <- result{server, err}
 	}()
@@ -173,7 +183,7 @@ func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error
 	}
 	look := time.NewTicker(time.Second)
 	defer look.Stop()
-	wasCut := false
+	begun, said, wasCut := time.Now(), false, false
 	for {
 		select {
 		case <-server.Server.ReadyNotify():
@@ -186,7 +196,13 @@ func (s *Service) start(ctx context.Context, log *zap.Logger, fatal <-chan error
 			return server, nil
 		case <-look.C:
 			if server.Server.Leader() == 0 {
-				s.setState("starting", noLeader(local(server))+"; to go on with this member alone, for good, create "+alone+" and start it again")
+				now := local(server)
+				why := cmp.Or(s.cfg.stale(now.Members), noLeader(now)+"; to go on with this member alone, for good, create "+alone+" and start it again")
+				s.setState("starting", why)
+				if !said && time.Since(begun) > leaderLimit {
+					said = true
+					s.opts.Log.Warn("etcd: " + why)
+				}
 			}
 			if short := cut(server, applied); !short || !wasCut {
 				wasCut = short

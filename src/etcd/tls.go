@@ -14,7 +14,8 @@ import (
 )
 
 // TLS names the files with which servers and clients of etcd prove who they are, to each other: all must show a certificate of the same
-// authority. Certificates and keys are read anew for each connection, the authority when the service starts.
+// authority. Certificates and keys that are renewed are used for the next connection, while broken ones are not; the authority is read when the service
+// starts.
 type TLS struct {
 	CAFile                        string
 	CertFile, KeyFile             string // of the server; also shown to others when there is no pair for clients

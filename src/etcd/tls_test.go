@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,28 +83,72 @@ func renewable(t *testing.T) (*TLS, func()) {
 	return &files, renew
 }
 
-// A new certificate is used without a restart, for clients and members.
+// A new certificate is used without a restart, for clients and members; one that nobody would accept is not.
 func TestCertificateIsRenewed(t *testing.T) {
 	t.Parallel()
 	files, renew := renewable(t)
 	cfgs := cluster(t, 2, files)
-	first, second := begin(t, cfgs[0], quiet()), begin(t, cfgs[1], quiet())
+	var log lockedBuffer
+	first, second := begin(t, cfgs[0], slog.New(slog.NewTextHandler(&log, nil))), begin(t, cfgs[1], quiet())
 	first.wait(t)
 	second.wait(t)
 	addresses := []string{cfgs[0].Listen, strings.TrimPrefix(cfgs[0].Peers["m0"], "http://")}
 	was := serials(t, files, addresses...)
-	renew()
-	for i, now := range serials(t, files, addresses...) {
-		if now == was[i] {
-			t.Errorf("%s still shows the former certificate", addresses[i])
+	running := *files
+	// Rubbish, a half pair and what another authority issued are not used.
+	other, _ := renewable(t)
+	for name, broken := range map[string][2]string{"rubbish": {files.CAFile, ""}, "other authority": {other.CertFile, other.KeyFile}} {
+		for i, to := range []string{files.CertFile, files.KeyFile} {
+			text := []byte("rubbish")
+			if broken[i] != "" {
+				var err error
+				if text, err = os.ReadFile(broken[i]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(to, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		said := strings.Count(log.String(), "refused")
+		eventually(t, 3*followEvery, "refusal of "+name, func() bool { return strings.Count(log.String(), "refused") > said })
+		if now := serials(t, &running, addresses...); !slices.Equal(now, was) {
+			t.Errorf("%s: %v instead of %v", name, now, was)
 		}
 	}
+	renew()
+	eventually(t, 3*followEvery, "the new certificate", func() bool {
+		now := serials(t, files, addresses...)
+		return now[0] != was[0] && now[1] != was[1]
+	})
 	// The members find each other again with it.
 	second.stop()
 	again := begin(t, cfgs[1], quiet())
 	again.wait(t)
 	if err := again.Put(t.Context(), "/x", []byte("1")); err != nil {
 		t.Error(err)
+	}
+}
+
+// Without copies the files themselves are used, and nothing stays open.
+func TestFilesThatCannotBeCopied(t *testing.T) {
+	for name, change := range map[string]func(*TLS){
+		"no authority":     func(f *TLS) { f.CAFile = "/nowhere/ca" },
+		"empty authority":  func(f *TLS) { f.CAFile = f.KeyFile },
+		"no certificate":   func(f *TLS) { f.ClientCertFile = "/nowhere/crt" },
+		"key of another":   func(f *TLS) { f.ClientKeyFile = f.KeyFile },
+		"certificate only": func(f *TLS) { f.KeyFile = "" },
+	} {
+		files := *certificates(t)
+		change(&files)
+		if p, err := copyTLS(files); err == nil || p != nil {
+			t.Errorf("%s: %v", name, p)
+		}
+		s := &Service{cfg: Config{TLS: &files, Servers: []string{"https://192.0.2.1:1"}}, opts: Options{Log: quiet()}}
+		s.copyFiles(t.Context())()
+		if s.files() != &files {
+			t.Errorf("%s: %v", name, s.files())
+		}
 	}
 }
 
