@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// testdata/recipe.sh has the commands of the documentation, byte for byte; it runs where etc/skydive-openssl.cnf is.
+// ../e2e/testdata/seed/certificates.sh has the commands of the documentation, byte for byte; it runs where etc/skydive-openssl.cnf is.
 func recipe(t *testing.T) (dir string, analyzer, agent Files) {
 	t.Helper()
 	dir = t.TempDir()
@@ -28,7 +28,7 @@ func recipe(t *testing.T) (dir string, analyzer, agent Files) {
 			t.Fatal(err)
 		}
 	}
-	script, err := filepath.Abs("testdata/recipe.sh")
+	script, err := filepath.Abs("../e2e/testdata/seed/certificates.sh")
 	if err != nil {
 		t.Fatal(err)
 	}
