@@ -157,19 +157,24 @@ func (s *Service) Watch(ctx context.Context, prefix string, fn func(Event)) erro
 	return nil
 }
 
-// watcher returns a client for one watch, and what ends it; nil when there is none. The watches of one client in the server's process
-// share a stream, and block each other for ever when more than a few begin or end at a time: there each has a client of its own.
-func (s *Service) watcher() (c *clientv3.Client, done func()) {
+// watcher returns a client for one watch, what watches with it, and what ends both; nil when there is none. The watches of one client share
+// a stream, and can block each other for ever when several begin or end at a time: each has a stream of its own, and in the server's
+// process a client of its own.
+func (s *Service) watcher() (c *clientv3.Client, w clientv3.Watcher, done func()) {
 	c, server := s.client.Load(), s.server.Load()
-	if c == nil || server == nil || len(s.cfg.Servers) > 0 {
-		return c, func() {}
+	if c == nil {
+		return nil, nil, nil
+	}
+	if server == nil || len(s.cfg.Servers) > 0 {
+		w = clientv3.NewWatcher(c)
+		return c, w, func() { _ = w.Close() } // it says that it was closed
 	}
 	own := v3client.New(server.Server)
-	return own, func() { _ = own.Close() } // it says that it was closed
+	return own, own, func() { _ = own.Close() }
 }
 
 func (s *Service) watch(ctx context.Context, prefix string, known map[string]int64, fn func(Event)) error {
-	c, done := s.watcher()
+	c, w, done := s.watcher()
 	if c == nil {
 		return ErrNotReady
 	}
@@ -196,7 +201,7 @@ func (s *Service) watch(ctx context.Context, prefix string, known map[string]int
 		}
 	}
 	fn(Event{Synced: true})
-	for r := range c.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(now.Header.Revision+1)) {
+	for r := range w.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(now.Header.Revision+1)) {
 		if err := r.Err(); err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ const waitLimit = 5 * time.Minute
 
 // wait answers the next change of a key, or of a tree, or the first one from waitIndex on.
 func (k *keys) wait(w http.ResponseWriter, r *http.Request, key string, form url.Values) (*answer, error) {
-	c, done := k.s.watcher()
+	_, c, done := k.s.watcher()
 	if c == nil {
 		return nil, ErrNotReady
 	}

@@ -214,10 +214,11 @@ func (c *Certificates) reload(now marks) {
 	c.refuse("")
 	if now != c.loaded {
 		c.loaded = now
-		if s.summary() != c.inUse.Load().summary() {
+		before := c.inUse.Load().summary()
+		c.use(s)
+		if s.summary() != before {
 			c.log.Info("certificates were renewed", "certificates", s.summary())
 		}
-		c.use(s)
 	}
 }
 
