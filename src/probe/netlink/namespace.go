@@ -102,6 +102,7 @@ type link struct {
 	counters  counters
 	master    place // what it is enslaved to, or zero
 	other     place // its parent or peer, as far as the namespace is known
+	unpaired  bool  // it named no peer, and was asked once more
 
 	node      string // in the graph
 	published field.Object

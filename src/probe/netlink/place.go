@@ -21,6 +21,9 @@ func (m *mirror) setPlaces(l *link) {
 		master = place{l.ns, l.info.master}
 	}
 	switch {
+	case l.info.link == 0 && l.info.paired() && !l.unpaired:
+		l.unpaired = true
+		m.refresh(l) // the event of a new one comes before it has its peer, and none may follow
 	case l.info.link == 0:
 	case !l.info.otherNS:
 		other = place{l.ns, l.info.link}
