@@ -11,10 +11,13 @@ INVENTORY ?= inventory/hosts.localhost
 FUZZTIME ?= 10m
 CHAOS ?= 10m
 BINARY := build/skydive
+# The inventory generator, beside it.
+TRIPLEO = $(dir $(BINARY))skydive-tripleo-inventory$(patsubst skydive%,%,$(notdir $(BINARY)))
 VERSION := $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo v0.0.0)
 # Empty for root, else how a command becomes root: with our PATH, where go and ansible are.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
 PACKAGES := ./src/... $(addsuffix /...,$(wildcard ./containers ./packaging ./tripleo))
+BUILD = CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 # Several analyzers run with the race detector, too.
 RACE_BINARY := $(CURDIR)/build/skydive-race
 RACE_BUILD := CGO_ENABLED=1 $(GO) build -race -o $(RACE_BINARY) ./src/cmd/skydive
@@ -29,8 +32,9 @@ IMAGE ?= build/images/skydive.tar
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build/skydive, one static binary (for ARCH: amd64, arm64); the same commit gives the same bytes
-	@CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) ./src/cmd/skydive
+build: ## build/skydive, one static binary (for ARCH: amd64, arm64), and skydive-tripleo-inventory beside it; the same commit gives the same bytes
+	@$(BUILD) -o $(BINARY) ./src/cmd/skydive
+	@$(BUILD) -o $(TRIPLEO) ./tripleo
 
 up: ## build and deploy with Ansible as INVENTORY says (default: analyzer and agent on this machine), wait until healthy
 	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null || { echo "make up deploys services: run it as root, or install sudo"; exit 1; }
@@ -80,9 +84,11 @@ k8s-test: images ## the Kubernetes file on a real API server, its pods as contai
 	@.ci/need ansible-playbook:ansible-core dockerd:docker.io docker:docker.io nsenter:util-linux openssl:openssl ip:iproute2
 	@$(SUDO) env PYTHONDONTWRITEBYTECODE=1 GO=$(GO) $(PYTHON) containers/kubernetes/tests/test_kubernetes.py
 
-openstack-test: build ## authentication by a real Keystone, in a container (needs root)
-	@.ci/need dockerd:docker.io docker:docker.io nsenter:util-linux
-	@$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) src/auth/keystone/testdata/beside.py $(GO) test -tags openstack -count=1 -timeout 9m ./src/auth/keystone
+openstack-test: build images ## a real Keystone, Neutron, Heat and Open vSwitch, in containers: the tests of each, then from inventory to a counted ping (needs root)
+	@.ci/need ansible-playbook:ansible-core dockerd:docker.io docker:docker.io nsenter:util-linux
+	@$(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(PYTHON) ansible/tests/openstack/beside.py sh -ec '\
+	  $(GO) test -tags openstack -count=1 -p 1 -timeout 9m ./src/auth/keystone ./src/probe/neutron $(addsuffix /...,$(wildcard ./tripleo)); \
+	  cd ansible/tests/openstack; exec $(PYTHON) -m unittest -v test_chain'
 
 test-all: test ansible-test deploy-test openstack-test k8s-test dist-test fuzz-short ## every test
 
@@ -90,7 +96,7 @@ chaos: ## analyzers that die and are cut off under random changes, for CHAOS (10
 	@SKYDIVE_CHAOS=$(CHAOS) $(GO) test -race -count=1 -timeout 0 -v -run '^TestReplicaModel$$' ./src/analyzer
 
 bench: build ## measure build/skydive against the bars of performance (as root)
-	@.ci/need ip:iproute2
+	@NO_SERVICES=1 .ci/need ip:iproute2 ovs-vsctl:openvswitch-switch
 	@$(GO) run ./src/e2e/bench $(BENCHFLAGS)
 
 fuzz: ## every fuzz target for FUZZTIME (10m)
@@ -110,7 +116,7 @@ fuzz-short: ## every fuzz target for 5s
 lint: build ## gofmt, go vet, generated files; yamllint, ansible-lint and shellcheck where installed
 	@bad=$$(gofmt -l src $(wildcard containers packaging tripleo)); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
 	@$(GO) vet $(PACKAGES)
-	@$(GO) vet -tags openstack ./src/auth/keystone
+	@$(GO) vet -tags openstack ./src/auth/keystone ./src/probe/neutron ./tripleo/...
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; $(MAKE) -s generate OUT="$$tmp"; \
 	  for file in $(GENERATED); do diff -u $$file "$$tmp/$$file" || { echo "make generate changes $$file"; exit 1; }; done
 	@! command -v yamllint >/dev/null || yamllint -s -c ansible/.yamllint ansible containers/*.y*ml containers/kubernetes/*.yaml containers/kustomize playbook.yml.sample

@@ -14,7 +14,7 @@ import (
 )
 
 func TestConfigurationOfTheImage(t *testing.T) {
-	for _, p := range config.Check(nil, "skydive.yml") {
+	for _, p := range config.Check(config.Options{Files: []string{"skydive.yml"}}) {
 		t.Error(p)
 	}
 }

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Makes a release in build/dist: what the roles download (skydive_release), and what anybody else may want. usage: dist.sh VERSION
-#   skydive-linux-ARCH  skydive-image-ARCH.tar  skydive.yaml (Kubernetes)  *.deb *.rpm  skydive-ARCH.cdx.json  VERSION  sha256sums  sha256sums.asc
+#   skydive-linux-ARCH  skydive-tripleo-inventory-linux-ARCH  skydive-image-ARCH.tar  skydive.yaml (Kubernetes)
+#   *.deb *.rpm  skydive-ARCH.cdx.json  VERSION  sha256sums  sha256sums.asc
 # Two runs on one commit give the same bytes, the signature apart. With SKYDIVE_SIGNING_KEY, a key id of your gpg, the checksums are
 # signed; without, it says that they are not.
 set -euo pipefail
@@ -18,7 +19,6 @@ for arch in amd64 arm64; do
     "${make[@]}" packages ARCH=$arch BINARY=$dist/skydive-linux-$arch PACKAGES_DIR=$dist
     "${GO:-go}" run ./packaging/sbom $dist/skydive-linux-$arch "$version" >$dist/skydive-$arch.cdx.json
 done
-if [ -x build/skydive-tripleo-inventory ]; then cp build/skydive-tripleo-inventory $dist/; fi
 printf '%s\n' "$version" >$dist/VERSION
 (cd $dist && find . -type f ! -name 'sha256sums*' -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum >sha256sums)
 if [ -n "${SKYDIVE_SIGNING_KEY:-}" ]; then

@@ -1,12 +1,14 @@
 #!/bin/bash
 # Makes the packages and turns the directory that they are in into a repository of apt and yum. All of it by environment:
-#   BINARY=build/skydive  ARCH=<of this machine>  VERSION=<git describe>  OUT=build/packages  RELEASE=1  MAINTAINER="Name <address>"
+#   BINARY=build/skydive  TRIPLEO=<skydive-tripleo-inventory beside it>  ARCH=<of this machine>  VERSION=<git describe>  OUT=build/packages  RELEASE=1  MAINTAINER="Name <address>"
 #   SKYDIVE_SIGNING_KEY: a key id of your gpg; signs the repository and the RPMs.
 #   SKYDIVE_CI=1: a tool that is missing is an error, and no reason to leave something out.
 # The same commit gives the same bytes, signatures apart. docs/packages.md tells the rest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=${BINARY:-build/skydive} out=${OUT:-build/packages} go=${GO:-go}
+name=${binary##*/}
+tripleo=${TRIPLEO:-$(dirname "$binary")/skydive-tripleo-inventory${name#skydive}}
 export LC_ALL=C TZ=UTC ARCH=${ARCH:-$(GOARCH='' "$go" env GOARCH)}
 description=${VERSION:-$(git describe --tags --always --dirty)}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -c safe.directory='*' log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
@@ -39,21 +41,25 @@ out=$(realpath "$out")
 
 # --- what the packages are made of ---------------------------------------------------------------------------------------------
 cp "$binary" "$stage/skydive"
+cp "$tripleo" "$stage/skydive-tripleo-inventory"
 # Pages and completions come from the program; one for another processor cannot be asked.
 program=$stage/program/skydive
 mkdir "$stage/program"
 if "$binary" version >/dev/null 2>&1; then
     cp "$binary" "$program"
+    cp "$tripleo" "$program-tripleo-inventory"
 else
     GOARCH='' GOOS='' CGO_ENABLED=0 "$go" build -trimpath -buildvcs=false -o "$program" ./src/cmd/skydive
+    GOARCH='' GOOS='' CGO_ENABLED=0 "$go" build -trimpath -buildvcs=false -o "$program-tripleo-inventory" ./tripleo
 fi
 ln -s skydive "$program-cli"
 mkdir "$stage/completion"
-for name in skydive skydive-cli; do
+for name in skydive skydive-cli skydive-tripleo-inventory; do
     for shell in bash zsh fish; do "$stage/program/$name" completion $shell >"$stage/completion/$name.$shell"; done
 done
 compress() { gzip -9n >"$stage/$1.gz"; }
 "$program" man | compress skydive.8
+"$program-tripleo-inventory" man | compress skydive-tripleo-inventory.1
 
 cp README.md LICENSE CHANGELOG.md packaging/copyright packaging/logrotate "$stage/"
 cp etc/skydive.yml.default "$stage/skydive.yml"
@@ -72,6 +78,8 @@ END
 roles=$stage/skydive-ansible/ansible
 mkdir -p "$roles" "$stage/ansible-plugins/modules"
 cp -r playbook.yml.sample inventory "$stage/skydive-ansible/"
+mkdir "$stage/skydive-ansible/tripleo"
+cp tripleo/README.md tripleo/skydive-tripleo-inventory "$stage/skydive-ansible/tripleo/"
 for part in roles playbooks library module_utils; do
     [ ! -d ansible/$part ] || cp -r ansible/$part "$roles/"
 done

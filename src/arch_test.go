@@ -36,15 +36,25 @@ var imports = map[string]string{
 	"auth/keystone": "auth",
 	"tlsconf":       "",
 	"rbac":          "",
+	"ovs":           "",
+	"ovs/ovstest":   "", // a switch for tests
+	"openflow":      "",
 	// questions
 	"query":  "bpf field flow graph gremlin",
 	"pubsub": "field graph gremlin query wire ws",
 	// sources
 	"probe":           "field graph",
 	"probe/netlink":   "probe field graph netns",
+	"probe/ovsdb":     "probe field graph ovs openflow",
+	"probe/neutron":   "probe field graph",
+	"probe/ovn":       "probe field graph ovs",
+	"probe/fabric":    "probe field graph",
+	"probe/peering":   "probe field graph",
 	"probe/probetest": "field graph probe",
 	"capture":         "bpf field flow netns resource",
 	"capture/socket":  "bpf capture field flow netns",
+	"capture/sampled": "bpf capture field flow netns resource",
+	"capture/mirror":  "bpf capture capture/sampled capture/socket field flow netns ovs",
 	"inject":          "field netns resource",
 	// services
 	"agent":    "capture field flow graph inject probe resource wire ws",
@@ -78,9 +88,9 @@ var leaves = map[string]string{
 	"github.com/fsnotify/fsnotify":           "netns",
 	"golang.org/x/sys":                       "*",
 	"github.com/prometheus/client_model":     "*",
-	"github.com/gophercloud/gophercloud":     "auth/keystone",
+	"github.com/gophercloud/gophercloud":     "auth/keystone probe/neutron",
 	"github.com/olivere/elastic":             "",
-	"github.com/google/gopacket":             "flow capture/socket inject",
+	"github.com/google/gopacket":             "flow capture/sampled capture/socket inject", // in capture/sampled as an oracle of tests
 	"github.com/cockroachdb/pebble":          "archive/disk",
 	"github.com/cilium/ebpf":                 "",
 	"google.golang.org/grpc":                 "",

@@ -225,6 +225,8 @@ class Configuration(unittest.TestCase):
         self.assertEqual(users, [
             {"name": "ann", "password": "p", "domain_name": "D", "tenant_name": "t", "tenant_domain_id": "d", "role": "operator"},
             {"name": "skydive.service", "password": "s", "domain_name": "Default", "tenant_name": "service", "role": "watcher"}])
+        for variables, role in (({}, "reader"), (NEUTRON, "admin"), ({**NEUTRON, "skydive_os_service_user_role": "lister"}, "lister")):
+            self.assertEqual(deployment({**KEYSTONE, **variables}).value("h1", "_skydive_keystone_users")[1]["role"], role)
 
     def test_services_run_as_said(self):
         one = deployment({"skydive_sys_username": "sky", "skydive_sys_groupname": "net", "skydive_config_file": "/srv/s.yml", "skydive_binary_location": "/opt/skydive"})

@@ -114,6 +114,22 @@ class Hosts(unittest.TestCase):
         self.assertEqual(filters.capabilities(wanted, "00000000a82435fb"), ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"])
         self.assertEqual(filters.capabilities(wanted, ""), [])
 
+    def test_open_vswitch(self):
+        self.assertEqual(filters.ovsdb_socket({}), "/var/run/openvswitch/db.sock")
+        self.assertEqual(filters.ovsdb_socket({"ovs.ovsdb": "unix:/srv/db.sock"}), "/srv/db.sock")
+        self.assertEqual(filters.ovsdb_socket("{'ovs': {'ovsdb': 'tcp://127.0.0.1:6640'}}"), "")
+        for line, wanted, user, want in (
+                ("openvswitch 750 root 0", [], "skydive", "capability"),
+                ("openvswitch 750 root 0", ["docker", "ovsdb"], "skydive", "capability"),
+                ("openvswitch 750 root 0", ["docker"], "skydive", ""),  # not asked for
+                ("openvswitch 750 root 0", [], "root", ""),
+                ("openvswitch 750 openvswitch 801", [], "root", "capability"),
+                ("openvswitch 770 openvswitch 801", [], "skydive", "group 801"),
+                ("openvswitch 777 openvswitch 801", [], "skydive", ""),
+                ("openvswitch", [], "skydive", "capability"),  # installed, not started yet
+                ("systemd", [], "skydive", "")):
+            self.assertEqual(filters.openvswitch(["capbnd 0", line], wanted, user), want, (line, wanted, user))
+
 
 class Rules(unittest.TestCase):
     def test_a_fabric_is_a_list_or_a_string(self):
@@ -137,10 +153,10 @@ class Rules(unittest.TestCase):
         self.assertEqual(filters.firewall_rules(etcd, ["10.0.0.2"], both, False), [])
         self.assertEqual(filters.firewall_rules(etcd, ["10.0.0.2"], both, True), ["tcp 5 10.0.0.2 embedded etcd port", "tcp 6 10.0.0.2 embedded etcd port"])
 
-    def test_absent_probes_are_named_with_their_reason(self):
-        nodes = [{"Metadata": {"Name": "h1", "Probes": {"docker": {"Status": "absent", "Reason": "no socket"}, "netlink": {"Status": "running"}}}}, {"Metadata": {"Name": "h2"}}]
-        self.assertEqual(filters.absent(nodes), ["h1: probe docker is absent: no socket"])
-        self.assertEqual(filters.absent([]), [])
+    def test_probes_that_do_not_run_are_named_with_their_reason(self):
+        nodes = [{"Metadata": {"Name": "h1", "Probes": {"docker": {"Status": "absent", "Reason": "no socket"}, "neutron": {"Status": "failed", "Reason": "401"}, "netlink": {"Status": "running"}}}}, {"Metadata": {"Name": "h2"}}]
+        self.assertEqual(filters.not_running(nodes), ["h1: probe docker is absent: no socket", "h1: probe neutron has failed: 401"])
+        self.assertEqual(filters.not_running([]), [])
 
     def test_who_is_not_connected(self):
         hosts = [{"inventory_hostname": "web.example.org", "ansible_facts": {"hostname": "web"}}, {"inventory_hostname": "b"},
@@ -161,14 +177,15 @@ class Rules(unittest.TestCase):
 
 
 class Service(unittest.TestCase):
-    VALUES = {"service": "agent", "user": "sky", "group": "net", "binary": "/opt/skydive", "config": "/etc/s.yml", "capabilities": ["CAP_NET_RAW"]}
+    VALUES = {"service": "agent", "user": "sky", "group": "net", "binary": "/opt/skydive", "config": "/etc/s.yml", "capabilities": ["CAP_NET_RAW", "CAP_BPF"],
+              "groups": "801"}
 
     def render(self, path):
         return filters.service((variables.ROLE / "files" / "packaging" / path).read_text(), self.VALUES)
 
     def test_unit(self):
         unit = self.render("systemd/skydive-agent.service").splitlines()
-        for line in ("User=sky", "Group=net", "CapabilityBoundingSet=CAP_NET_RAW", "AmbientCapabilities=CAP_NET_RAW",
+        for line in ("User=sky", "Group=net", "CapabilityBoundingSet=CAP_NET_RAW CAP_BPF", "AmbientCapabilities=CAP_NET_RAW CAP_BPF", "SupplementaryGroups=801",
                      "ExecStart=/opt/skydive agent $SKYDIVE_AGENT_OPTIONS --conf /etc/s.yml"):
             self.assertIn(line, unit)
 
@@ -179,7 +196,8 @@ class Service(unittest.TestCase):
 
     def test_init_script(self):
         script = self.render("init/skydive").splitlines()
-        for line in ("SERVICE=agent", "USER=sky", "GROUP=net", "BINARY=/opt/skydive", "CONFIG=/etc/s.yml", "# Provides:          skydive-agent"):
+        for line in ("SERVICE=agent", "USER=sky", "GROUP=net", "BINARY=/opt/skydive", "CONFIG=/etc/s.yml", "# Provides:          skydive-agent",
+                     'CAPABILITIES="net_raw bpf"'):
             self.assertIn(line, script)
 
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 
 	"skydive/src/capture"
@@ -55,7 +56,8 @@ type Tasks struct {
 // NewTasks returns inert Tasks.
 func NewTasks(o TasksOptions) *Tasks { return &Tasks{o: o, nodes: make(map[string]bool)} }
 
-// Publish returns what writes a list, such as Captures, into the metadata of nodes; an empty one is removed.
+// Publish returns what writes a list, such as Captures, into the metadata of nodes; an empty one is removed. Entries that have no ID are
+// somebody else's and stay.
 func Publish(g *graph.Graph, key string, log *slog.Logger) func(nodeID string, list field.List) {
 	return func(nodeID string, list field.List) {
 		err := g.Update("", func(tx *graph.Tx) error {
@@ -63,11 +65,25 @@ func Publish(g *graph.Graph, key string, log *slog.Logger) func(nodeID string, l
 			if n == nil {
 				return nil // it has just gone
 			}
-			metadata, err := n.Metadata, error(nil)
-			if len(list) > 0 {
-				metadata, err = metadata.Set(key, list)
-			} else if _, ok := metadata.Get(key); ok {
-				metadata = metadata.Delete(key)
+			return setList(tx, n, key, slices.Concat(list, without(n, key, "ID")))
+		})
+		if err != nil {
+			log.Error("Metadata of a node cannot be written", "node", nodeID, "key", key, "error", err)
+		}
+	}
+}
+
+// PublishObject returns what writes an object into the metadata of nodes; an empty one is removed.
+func PublishObject(g *graph.Graph, log *slog.Logger) func(nodeID, key string, o field.Object) {
+	return func(nodeID, key string, o field.Object) {
+		err := g.Update("", func(tx *graph.Tx) error {
+			n := tx.Node(nodeID)
+			if n == nil {
+				return nil // it has just gone
+			}
+			metadata, err := n.Metadata.Delete(key), error(nil)
+			if len(o) > 0 {
+				metadata, err = n.Metadata.Set(key, o)
 			}
 			if err == nil {
 				_, err = tx.SetNodeMetadata(nodeID, metadata) // the same is no change
@@ -86,6 +102,7 @@ func where(v graph.View, n *graph.Node) (capture.Node, inject.Node) {
 	c := capture.Node{
 		ID: n.ID, TID: m.Text("TID"), Name: m.Text("Name"), Type: m.Text("Type"), EncapType: m.Text("EncapType"),
 		NetNS: namespace(v, n.ID), Up: m.Text("State") == "UP", IPV4: texts(m, "IPV4"),
+		UUID: m.Text("UUID"),
 	}
 	index, _ := m.Int("IfIndex")
 	c.IfIndex = int(index)
@@ -199,7 +216,7 @@ func (t *Tasks) affected(commit *graph.Commit) (ids []string) {
 
 // placed tells whether an update of a node says nothing new to who captures on it; most only have other counters.
 func placed(old, now *graph.Node) bool {
-	for _, key := range []string{"State", "Name", "Type", "IfIndex", "EncapType", "IPV4", "MPLSUDPPort"} {
+	for _, key := range []string{"State", "Name", "Type", "IfIndex", "EncapType", "IPV4", "MPLSUDPPort", "UUID"} {
 		a, _ := old.Metadata.Get(key)
 		b, _ := now.Metadata.Get(key)
 		if !field.Equal(a, b) {

@@ -49,11 +49,13 @@ type Node struct {
 	Up                  bool
 	MPLSUDPPorts        []uint16
 	IPV4                []string
+	UUID                string // of the bridge or port in the database of Open vSwitch
 }
 
-// same tells whether an open source of one would do for the other.
+// same tells whether an open source of one would do for the other. Interfaces are what the kernel numbers them; only what it does not know
+// goes by the UUID.
 func (n *Node) same(o *Node) bool {
-	return n.IfIndex == o.IfIndex && n.NetNS == o.NetNS && n.EncapType == o.EncapType
+	return n.IfIndex == o.IfIndex && n.NetNS == o.NetNS && n.EncapType == o.EncapType && (n.IfIndex > 0 || n.UUID == o.UUID)
 }
 
 // Sink takes what captures find. It takes records at once, since they are used again. It may wait a little until it can send: no packet
@@ -75,6 +77,21 @@ type Source interface {
 // Clock is what a source has whose packets are not of the present. Its time is zero before the first packet, and may go back.
 type Clock interface{ Now() time.Time }
 
+// Meter is a source that counts more than packets.
+type Meter interface {
+	// Metrics returns what the node's metadata shall show under key while the source runs; nothing: not yet. It may be called at any time.
+	Metrics() (key string, metrics field.Object)
+}
+
+// Exporter is a device that tells of the packets at one of its interfaces, with the node which that is.
+type Exporter = resource.Exporter
+
+// Mapper is a source for which packets are counted by others, at nodes of their own.
+type Mapper interface {
+	// Map tells which nodes the interfaces of exporters are; Request.Capture.Exporters is what they are at first. It may be called at any time.
+	Map([]Exporter)
+}
+
 // Counters tell what became of packets since the source was made.
 type Counters struct {
 	Seen      int64 // by the interface, as it counts: segments that are captured in one piece may be many. 0: not known
@@ -83,11 +100,15 @@ type Counters struct {
 	IfDropped int64 // lost by the interface
 	Filtered  int64 // refused by the filter, when that is run by the source: one inside the kernel does not count
 	Malformed int64 // not understood by the source itself
+	Missing   int64 // sent by exporters, as they number what they send, that never came: datagrams, or records
+	Repeated  int64 // datagrams of exporters that came again
+	Unknown   int64 // sets of records whose template has not come
 }
 
 func (c Counters) plus(o Counters) Counters {
 	return Counters{
 		c.Seen + o.Seen, c.Received + o.Received, c.Dropped + o.Dropped, c.IfDropped + o.IfDropped, c.Filtered + o.Filtered, c.Malformed + o.Malformed,
+		c.Missing + o.Missing, c.Repeated + o.Repeated, c.Unknown + o.Unknown,
 	}
 }
 
@@ -107,6 +128,9 @@ type Kind struct {
 	New       func(Request) Source // inert
 	Several   bool                 // can run more than once on a node
 	Interface bool                 // takes the packets of the interface itself, and so our own traffic too
+	Traffic   bool                 // takes all of what passes somewhere else, and so our own traffic too
+	Records   bool                 // has no packets, only what others have counted
+	Exports   bool                 // has what is captured sent to the Target of the capture by others, whatever its TargetType
 }
 
 // Target takes what a capture finds, in place of the Sink. It implements FlowTarget or PacketTarget.

@@ -81,11 +81,11 @@ func excluding(expr string, ips []netip.Addr, what string) string {
 // told of and not left out: nothing can come from it before it is.
 func (r *running) filter(ctx context.Context, snapLen int) (*bpf.Filter, error) {
 	expr := r.capture.BPFFilter
-	if r.kind.Interface {
+	if r.kind.Interface || r.kind.Traffic {
 		for _, address := range r.m.options.Excluded {
 			expr = r.exclude(ctx, expr, address, "port %port")
 		}
-		if r.capture.Target != "" {
+		if r.capture.TargetType != "" {
 			expr = r.exclude(ctx, expr, r.capture.Target, r.m.options.Targets[r.capture.TargetType].Exclude)
 		}
 	}

@@ -32,6 +32,7 @@ type Options struct {
 	Targets     map[string]TargetKind // by TargetType
 	Sink        Sink
 	Publish     func(nodeID string, captures field.List) // what the node's metadata shall show under Captures; nil: nothing
+	Metrics     func(nodeID, key string, v field.Object) // what it shall show of a Meter; nil: nothing. May be nil itself
 	Flow        flow.Options                             // of every table; what belongs to a capture is filled in
 	Excluded    []string                                 // host:port of our own servers, whose traffic is not captured
 	StatsUpdate time.Duration                            // between two readings of counters; 0: a second
@@ -137,6 +138,7 @@ func (m *Manager) start(node Node, c resource.Capture) error {
 			continue
 		}
 		if o.capture.UUID == c.UUID {
+			o.remap(c.Exporters)
 			return nil
 		}
 		if !kind.Several && o.name == name {
@@ -161,12 +163,15 @@ func (r *running) aim() error {
 	if c.TargetType == "local" {
 		c.TargetType = ""
 	}
-	if c.TargetType == "" {
+	exports := r.kind.Exports && c.Target != ""
+	if exports {
+		c.TargetType = ""
+	} else if c.TargetType == "" {
 		c.Target = ""
 		return nil
 	}
 	kind, ok := r.m.options.Targets[c.TargetType]
-	if !ok {
+	if !ok && !exports {
 		return refuse(http.StatusBadRequest, "targets of type %q are not known", c.TargetType)
 	}
 	if host, _, err := net.SplitHostPort(c.Target); err != nil || host == "" {
@@ -292,6 +297,7 @@ func (m *Manager) reading(ctx context.Context) {
 		states := map[State]int{}
 		for _, r := range m.snapshot() {
 			state, changed := r.read()
+			r.meter()
 			states[state]++
 			if changed {
 				m.mu.Lock()

@@ -124,8 +124,11 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 			return f
 		}
 		w.m = New(Options{
-			Kinds: map[string]Kind{"afpacket": {make, true, true}, "pcap": {make, true, true}, "pcapsocket": {make, false, false}},
-			Sink:  w, Excluded: []string{"192.0.2.1:8082", "[2001:db8::1]:8082"}, Limit: 5,
+			Kinds: map[string]Kind{
+				"afpacket": {New: make, Several: true, Interface: true}, "pcap": {New: make, Several: true, Interface: true},
+				"pcapsocket": {New: make}, "ovsmirror": {New: make, Several: true, Traffic: true}, "ovsipfix": {New: make, Exports: true},
+			},
+			Sink: w, Excluded: []string{"192.0.2.1:8082", "[2001:db8::1]:8082"}, Limit: 5,
 			Flow: flow.Options{MaxEntries: 1000, Update: time.Minute, Expire: 10 * time.Minute},
 			Log:  slog.New(slog.NewTextHandler(w, nil)),
 			Publish: func(node string, l field.List) {
@@ -353,7 +356,7 @@ func TestTypeThatDoesNotFitIsTheUsualOne(t *testing.T) {
 				t.Errorf("%q: %q, %v", asked, got, err)
 			}
 		}
-		if got := w.m.Types(); !slices.Equal(got, []string{"afpacket", "pcap", "pcapsocket"}) {
+		if got := w.m.Types(); !slices.Equal(got, []string{"afpacket", "ovsipfix", "ovsmirror", "pcap", "pcapsocket"}) {
 			t.Errorf("types %v", got)
 		}
 	})

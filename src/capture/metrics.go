@@ -56,6 +56,8 @@ func (m *metrics) count(was, now Counters, tableWas, tableNow flow.Counts) {
 	add(m.lost.WithLabelValues("ring"), now.Dropped-was.Dropped)
 	add(m.lost.WithLabelValues("interface"), now.IfDropped-was.IfDropped)
 	add(m.lost.WithLabelValues("malformed"), now.Malformed-was.Malformed)
+	add(m.lost.WithLabelValues("export"), now.Missing-was.Missing)
+	add(m.lost.WithLabelValues("template"), now.Unknown-was.Unknown)
 	add(m.lost.WithLabelValues("truncated"), tableNow.Truncated-tableWas.Truncated)
 	add(m.lost.WithLabelValues("fragments"), tableNow.FragmentsDropped-tableWas.FragmentsDropped)
 	add(m.lost.WithLabelValues("segments"), tableNow.SegmentsDropped-tableWas.SegmentsDropped)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -59,6 +60,11 @@ type running struct {
 	emitting sync.Mutex // held while flows are given on; guards ended
 	ended    bool
 
+	metering sync.Mutex // held while metrics are given on; guards the next three
+	metered  bool       // no more are
+	metrics  field.Object
+	meterKey string // "": there are none
+
 	cancel func() // guarded by Manager.mu
 
 	mu        sync.Mutex // guards all below
@@ -85,7 +91,7 @@ func (r *running) makeTable(first flow.FirstLayer) {
 	o.RawPacketLimit, o.HeaderSize, o.ExtraLayers = r.capture.RawPacketLimit, r.snapLen, r.capture.ExtraLayers
 	o.ExtraTCPMetric, o.IPDefrag, o.ReassembleTCP = r.capture.ExtraTCPMetric, r.capture.IPDefrag, r.capture.ReassembleTCP
 	r.table = flow.NewTable(o)
-	r.intake.packets = r.table.Packets
+	r.intake.packets, r.intake.table = r.table.Packets, r.table
 	r.emit = r.m.options.Sink.Flow
 }
 
@@ -152,8 +158,11 @@ func (r *running) attempt(ctx context.Context) (err error) {
 	if err := r.makeTarget(node); err != nil {
 		return err
 	}
+	r.mu.Lock()
+	asked := r.capture
+	r.mu.Unlock()
 	source := r.kind.New(Request{
-		Node: node, Capture: r.capture, Filter: filter, Link: r.link, SnapLen: r.snapLen, Intake: r.intake, Log: r.log,
+		Node: node, Capture: asked, Filter: filter, Link: r.link, SnapLen: r.snapLen, Intake: r.intake, Log: r.log,
 	})
 	r.mu.Lock()
 	if r.source != nil {
@@ -162,6 +171,7 @@ func (r *running) attempt(ctx context.Context) (err error) {
 	r.source = source
 	r.mu.Unlock()
 	r.tick() // begins the intervals
+	r.remapped(source, asked.Exporters)
 	err = source.Run(ctx, func(extra field.Object) { r.become(Active, "", extra) })
 	if err == nil && ctx.Err() == nil {
 		err = errors.New("packet source ended")
@@ -178,6 +188,9 @@ func (r *running) makeTarget(node Node) error {
 	if err != nil {
 		return fmt.Errorf("target %s: %w", r.capture.Target, err)
 	}
+	if _, wants := target.(PacketTarget); wants && r.kind.Records {
+		return errors.Join(fmt.Errorf("captures of type %s have no packets for a target of type %s", r.name, r.capture.TargetType), target.Close())
+	}
 	r.emitting.Lock()
 	defer r.emitting.Unlock()
 	r.mu.Lock()
@@ -185,7 +198,7 @@ func (r *running) makeTarget(node Node) error {
 	r.target = target
 	switch t := target.(type) {
 	case PacketTarget:
-		r.intake.packets = t.Packets
+		r.intake.packets, r.intake.table = t.Packets, nil
 	case FlowTarget:
 		r.emit = t.Flow
 	}
@@ -195,6 +208,7 @@ func (r *running) makeTarget(node Node) error {
 // end gives on what the table still has.
 func (r *running) end() {
 	r.read() // so that the last statistics are complete
+	r.unmeter()
 	r.emitting.Lock()
 	defer r.emitting.Unlock()
 	r.ended = true
@@ -356,6 +370,9 @@ func (r *running) entry() field.Object {
 	count("PacketsFiltered", r.filtered())
 	count("PacketsMalformed", r.last.Malformed)
 	count("PacketsSeen", r.last.Seen)
+	count("ExportsMissing", r.last.Missing)
+	count("ExportsRepeated", r.last.Repeated)
+	count("ExportsUnknown", r.last.Unknown)
 	count("PacketsTruncated", r.lastTable.Truncated)
 	count("FlowsDropped", r.lastTable.Evicted)
 	count("FragmentsDropped", r.lastTable.FragmentsDropped)
@@ -369,4 +386,52 @@ func (r *running) entry() field.Object {
 		pairs = append(pairs, e.Key, e.Value)
 	}
 	return field.Make(pairs...)
+}
+
+// remap takes over which nodes the interfaces of exporters are.
+func (r *running) remap(exporters []Exporter) {
+	r.mu.Lock()
+	r.capture.Exporters = exporters
+	source := r.source
+	r.mu.Unlock()
+	if m, ok := source.(Mapper); ok {
+		m.Map(exporters)
+	}
+}
+
+// remapped tells a source what changed while it was made.
+func (r *running) remapped(source Source, known []Exporter) {
+	r.mu.Lock()
+	now := r.capture.Exporters
+	r.mu.Unlock()
+	if m, ok := source.(Mapper); ok && !slices.Equal(now, known) {
+		m.Map(now)
+	}
+}
+
+// meter gives on what the source counts besides packets.
+func (r *running) meter() {
+	r.mu.Lock()
+	m, ok := r.source.(Meter)
+	r.mu.Unlock()
+	if !ok || r.m.options.Metrics == nil {
+		return
+	}
+	r.metering.Lock()
+	defer r.metering.Unlock()
+	key, metrics := m.Metrics()
+	if !r.metered && len(metrics) > 0 && !field.Equal(metrics, r.metrics) {
+		r.metrics, r.meterKey = metrics, key
+		r.m.options.Metrics(r.nodeID, key, metrics)
+	}
+}
+
+// unmeter takes it away.
+func (r *running) unmeter() {
+	r.metering.Lock()
+	defer r.metering.Unlock()
+	if r.meterKey != "" {
+		r.m.options.Metrics(r.nodeID, r.meterKey, nil)
+	}
+	r.metered = true
 }

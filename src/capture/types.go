@@ -11,13 +11,9 @@ import (
 // resolve returns the kind of source for a capture of type asked on a node: what is asked for when the node allows it, or else what is usual
 // for such a node.
 func (m *Manager) resolve(nodeType, asked string) (string, Kind, error) {
-	types := resource.CaptureTypesOf(nodeType)
-	if len(types) == 0 {
+	name := resource.CaptureType(nodeType, asked)
+	if name == "" {
 		return "", Kind{}, refuse(http.StatusBadRequest, "nodes of type %q cannot be captured", nodeType)
-	}
-	name := types[0]
-	if slices.Contains(types, asked) {
-		name = asked
 	}
 	kind, ok := m.options.Kinds[name]
 	if !ok {

@@ -39,6 +39,8 @@ type Options struct {
 	Flags       map[string]string // explicitly given flags: key → text
 	DefaultPath string            // read when Files is empty; it may be absent, but not broken
 	Hostname    string            // default of host_id and etcd.name; "" asks the kernel
+	// Checks tell, by key, what is wrong with a value beyond what this package knows. Services that read the key refuse to start with it.
+	Checks map[string]func(*Config) error
 }
 
 // Load reads a configuration. The problems that it returns are notices and
@@ -55,8 +57,8 @@ func Load(o Options) (*Config, []Problem, error) {
 
 // Check reads files alone – neither environment nor default path – and returns
 // everything that is wrong with them, refusals of both services included.
-func Check(stdin io.Reader, files ...string) []Problem {
-	c, problems := load(Options{Files: files, Stdin: stdin})
+func Check(o Options) []Problem {
+	c, problems := load(Options{Files: o.Files, Stdin: o.Stdin, Checks: o.Checks})
 	if _, errs := split(problems, func(s Severity) bool { return s == Error }); len(errs) == 0 {
 		problems = append(problems, c.refusals("analyzer", "agent")...)
 	}
@@ -134,7 +136,9 @@ func load(o Options) (*Config, []Problem) {
 		l.viper.Set(key, &raw{text: text, source: "flag --" + lastWord(key)})
 	}
 	l.applyRenames()
-	return l.build(), l.problems
+	c := l.build()
+	c.checks = o.Checks
+	return c, l.problems
 }
 
 func lastWord(key string) string {

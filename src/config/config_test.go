@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -375,15 +376,23 @@ func TestCheckService(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	t.Setenv("SKYDIVE_ETCD_EMBEDDED", "rubbish") // not asked
+	checks := map[string]func(*Config) error{"analyzer.topology.fabric": func(c *Config) error {
+		if slices.Contains(c.Analyzer.Topology.Fabric, "bad") {
+			return errors.New("rule 1 is bad")
+		}
+		return nil
+	}}
 	for text, want := range map[string][]Severity{
-		"host_id: a":         nil,
-		"nope: a":            {Unknown},
-		"tls.ca_cert: ''":    nil,
-		"tls.server_key: /k": {Refusal},
-		"a: b: c":            {Error},
+		"host_id: a":                             nil,
+		"nope: a":                                {Unknown},
+		"tls.ca_cert: ''":                        nil,
+		"tls.server_key: /k":                     {Refusal},
+		"a: b: c":                                {Error},
+		"analyzer: {topology: {fabric: [good]}}": nil,
+		"analyzer: {topology: {fabric: [bad]}}":  {Refusal},
 	} {
 		var got []Severity
-		for _, p := range Check(nil, write(t, text)) {
+		for _, p := range Check(Options{Files: []string{write(t, text)}, Checks: checks}) {
 			got = append(got, p.Severity)
 		}
 		if !slices.Equal(got, want) {

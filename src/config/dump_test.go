@@ -104,14 +104,14 @@ func TestSample(t *testing.T) {
 	if err := Sample(&b); err != nil {
 		t.Fatal(err)
 	}
-	if problems := Check(&b, "-"); len(problems) != 0 {
+	if problems := Check(Options{Files: []string{"-"}, Stdin: &b}); len(problems) != 0 {
 		t.Errorf("problems %v", problems)
 	}
 	if err := Sample(&b); err != nil {
 		t.Fatal(err)
 	}
 	on := regexp.MustCompile(`(?m)^#(\S|  )`).ReplaceAllString(b.String(), "$1")
-	if problems := Check(strings.NewReader(on), "-"); len(problems) != 0 {
+	if problems := Check(Options{Files: []string{"-"}, Stdin: strings.NewReader(on)}); len(problems) != 0 {
 		t.Errorf("problems %v in\n%s", problems, on)
 	}
 	c, _ := mustLoad(t, nil, nil, on)

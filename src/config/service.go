@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -50,9 +51,15 @@ func (c *Config) refusals(services ...string) (problems []Problem) {
 		key, message, _ := strings.Cut(err.Error(), ": ")
 		refuse(key, key+": "+message)
 	}
-	if p := c.Agent.Flow.PcapSocket; p.MinPort > p.MaxPort || p.MaxPort > 65535 {
-		refuse("agent.flow.pcapsocket.max_port", fmt.Sprintf("agent.flow.pcapsocket: no ports from %d to %d", p.MinPort, p.MaxPort))
+	ports := func(section, last string, from, to int) {
+		if from > to || to > 65535 {
+			refuse(section+"."+last, fmt.Sprintf("%s: no ports from %d to %d", section, from, to))
+		}
 	}
+	f := c.Agent.Flow
+	ports("agent.flow.pcapsocket", "max_port", f.PcapSocket.MinPort, f.PcapSocket.MaxPort)
+	ports("agent.flow.sflow", "port_max", f.SFlow.PortMin, f.SFlow.PortMax)
+	ports("agent.flow.netflow", "port_max", f.NetFlow.PortMin, f.NetFlow.PortMax)
 	backend := func(key, name string) {
 		section, ok := c.Auth[lower(name)]
 		kind := lower(section.Type)
@@ -82,6 +89,15 @@ func (c *Config) refusals(services ...string) (problems []Problem) {
 			refuse(key, "storage driver '"+section.Driver+"' unknown (storage."+lower(name)+".driver)")
 		default:
 			refuse(key, "storage backend not defined: "+name)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.checks)) {
+		service, _, _ := strings.Cut(key, ".")
+		if other := service == "agent" || service == "analyzer"; other && !slices.Contains(services, service) {
+			continue
+		}
+		if err := c.checks[key](c); err != nil {
+			refuse(key, key+": "+err.Error())
 		}
 	}
 	if slices.Contains(services, "analyzer") {

@@ -21,6 +21,7 @@ type Config struct {
 	Analyzer  Analyzer           `yaml:"analyzer" doc:"The analyzer."`
 	Agent     Agent              `yaml:"agent" doc:"The agent."`
 	Auth      map[string]Auth    `yaml:"auth" doc:"Authentication backends, each under a name of your choice. The sections noauth, basic and keystone exist from the start."`
+	OVS       OVS                `yaml:"ovs" doc:"Open vSwitch, for the probe ovsdb and captures on its bridges and ports."`
 	RBAC      RBAC               `yaml:"rbac" doc:"Who may do what (casbin)."`
 	TLS       TLS                `yaml:"tls" doc:"Certificates. With a server certificate and its key (or all of ca_cert, client_cert and client_key) the service serves TLS only, and connects with TLS only."`
 	HTTP      HTTP               `yaml:"http" doc:"HTTP and WebSocket connections."`
@@ -32,6 +33,7 @@ type Config struct {
 
 	values map[string]value // every key that has a value, section names filled in
 	order  []string         // the keys of values in the order of the reference
+	checks map[string]func(*Config) error
 }
 
 // Analyzer holds the keys below analyzer.
@@ -64,7 +66,14 @@ type AnalyzerAuth struct {
 // AnalyzerTopology holds the keys below analyzer.topology.
 type AnalyzerTopology struct {
 	Backend string   `yaml:"backend" default:"disk" doc:"Section of storage that keeps the history of the topology. With memory there is none."`
-	Probes  []string `yaml:"probes" default:"[]" doc:"Topology probes that the analyzer runs. A probe that this version or this host lacks is reported as absent and stops nothing."`
+	Probes  []string `yaml:"probes" default:"[]" doc:"Topology probes that the analyzer runs besides fabric and peering, which always run: ovn. Of several analyzers the elected one runs them. A probe that this version or this host lacks is reported as absent and stops nothing."`
+	Fabric  []string `yaml:"fabric" default:"[]" doc:"Rules that describe the physical network: \"A[k=v, …] -> [k=v] B[…]\" makes A own B and links them on layer 2, --> only links them. *[Type=host,Name=h1]/eth0 is a node that an agent reports. All analyzers need the same."`
+	OVN     struct {
+		Address string `yaml:"address" default:"unix:///var/run/ovn/ovnnb_db.sock" doc:"Address of the OVN northbound database: unix:///path, tcp:host:port or ssl:host:port; of the members of a cluster all, separated by commas."`
+		Cert    string `yaml:"cert" doc:"Certificate shown to OVN (PEM)."`
+		Key     string `yaml:"key" doc:"Private key of cert (PEM)."`
+		CACert  string `yaml:"cacert" doc:"Certificates of the authorities that signed OVN's certificate (PEM)."`
+	} `yaml:"ovn"`
 }
 
 // AnalyzerFlow holds the keys below analyzer.flow.
@@ -88,6 +97,16 @@ type Agent struct {
 			MinPort     int    `yaml:"min_port" default:"8100" min:"1" doc:"First port of the pcap sockets."`
 			MaxPort     int    `yaml:"max_port" default:"8132" min:"1" doc:"Last port of the pcap sockets."`
 		}
+		SFlow struct {
+			BindAddress string `yaml:"bind_address" default:"127.0.0.1" doc:"Address that bridges of Open vSwitch send sFlow to (capture type ovssflow)."`
+			PortMin     int    `yaml:"port_min" default:"6345" min:"1" doc:"First port for them: each bridge has one of its own."`
+			PortMax     int    `yaml:"port_max" default:"6355" min:"1" doc:"Last port for them."`
+		} `yaml:"sflow"`
+		NetFlow struct {
+			BindAddress string `yaml:"bind_address" default:"127.0.0.1" doc:"Address that bridges of Open vSwitch send NetFlow and IPFIX to (capture types ovsnetflow and ovsipfix)."`
+			PortMin     int    `yaml:"port_min" default:"6365" min:"1" doc:"First port for them: each bridge has one of its own."`
+			PortMax     int    `yaml:"port_max" default:"6375" min:"1" doc:"Last port for them."`
+		} `yaml:"netflow"`
 	}
 	Metadata map[string]any `yaml:"metadata" default:"{}" doc:"Extra metadata of the host node, free-form."`
 }
@@ -112,6 +131,39 @@ type AgentTopology struct {
 	Netns struct {
 		RunPath string `yaml:"run_path" default:"/var/run/netns" doc:"Directory of the named network namespaces. In a container, mount the host's directory and name it here."`
 	}
+	Neutron Neutron `yaml:"neutron"`
+}
+
+// Neutron holds the keys below agent.topology.neutron.
+type Neutron struct {
+	AuthURL      string `yaml:"auth_url" doc:"URL of Keystone, such as https://keystone:5000/v3."`
+	Username     string `yaml:"username" default:"neutron" doc:"User name. Neutron shows the ports of all projects to administrators only, unless its policy says otherwise."`
+	Password     string `yaml:"password" secret:"true" doc:"Password."`
+	TenantName   string `yaml:"tenant_name" default:"service" doc:"Project."`
+	RegionName   string `yaml:"region_name" default:"RegionOne" doc:"Region whose Neutron is asked."`
+	DomainName   string `yaml:"domain_name" default:"Default" doc:"Domain of the user and of the project."`
+	EndpointType string `yaml:"endpoint_type" default:"public" oneof:"public|internal|admin" doc:"Endpoint of Neutron to use: public, internal or admin."`
+	SSLInsecure  bool   `yaml:"ssl_insecure" default:"false" doc:"Do not verify the servers' certificates."`
+	CACert       string `yaml:"ca_cert" doc:"Certificates of the authorities that signed the servers' certificates; those of the system when unset."`
+
+	Update time.Duration `yaml:"update" default:"30" unit:"seconds" min:"1" doc:"Time between two looks for what changed. New interfaces are looked up at once."`
+}
+
+// OVS holds the keys below ovs.
+type OVS struct {
+	OVSDB       string `yaml:"ovsdb" default:"unix:///var/run/openvswitch/db.sock" doc:"Address of the Open vSwitch database: unix:///path, tcp://host:port or ssl://host:port."`
+	OVSDBCert   string `yaml:"ovsdb_cert" doc:"Certificate shown to the database at an ssl:// address."`
+	OVSDBKey    string `yaml:"ovsdb_key" doc:"Private key of ovsdb_cert."`
+	OVSDBCA     string `yaml:"ovsdb_ca" doc:"Authorities that signed the database's certificate."`
+	EnableStats bool   `yaml:"enable_stats" default:"false" doc:"Follow the statistics that the switch keeps of its interfaces."`
+	OFlow       struct {
+		Enable           bool              `yaml:"enable" default:"false" doc:"Show OpenFlow rules and groups as nodes, live."`
+		OpenFlowVersions []string          `yaml:"openflow_versions" default:"[OpenFlow10, OpenFlow11, OpenFlow12, OpenFlow13, OpenFlow14]" doc:"OpenFlow versions offered: OpenFlow10 to OpenFlow15."`
+		Address          map[string]string `yaml:"address" default:"{}" doc:"Map of bridges to OpenFlow addresses (unix:/path, tcp:host:port, ssl:host:port). Unset: the bridge's socket beside that of the database."`
+		Cert             string            `yaml:"cert" doc:"Certificate shown to switches."`
+		Key              string            `yaml:"key" doc:"Private key of cert."`
+		CA               string            `yaml:"ca" doc:"Authorities that signed the switches' certificates."`
+	} `yaml:"oflow"`
 }
 
 // Auth is one section auth.<name>.

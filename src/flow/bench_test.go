@@ -135,7 +135,7 @@ func BenchmarkDecode(b *testing.B) {
 	b.ReportAllocs()
 	cpu := threadTime(b)
 	for i := range b.N {
-		t.decode(&ps[i&255], &levels)
+		t.decode(&ps[i&255], t.first, &levels)
 	}
 	b.ReportMetric(float64(threadTime(b)-cpu)/float64(b.N), "cpu-ns/op")
 }

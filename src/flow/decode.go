@@ -108,6 +108,7 @@ type level struct {
 	hash         uint64
 	path         uint64
 	time         int64 // ns
+	packets      int64 // that it stands for
 	bytes        int64
 	shown        uint32
 	off          int32 // of its first header in the frame
@@ -171,9 +172,9 @@ func (l *level) bad() header {
 }
 
 // decode splits a frame into the levels of its encapsulations and gives their number. It allocates nothing and accepts everything.
-func (t *Table) decode(p *Packet, levels *[maxLevels]level) int {
+func (t *Table) decode(p *Packet, first FirstLayer, levels *[maxLevels]level) int {
 	h, id, off := headerEthernet, uint16(0), 0
-	switch t.first {
+	switch first {
 	case FirstRawIP:
 		h = headerIP
 	case FirstIPv4:
@@ -189,7 +190,7 @@ func (t *Table) decode(p *Packet, levels *[maxLevels]level) int {
 			break
 		}
 		l := &levels[n]
-		*l = level{time: p.Time, off: int32(off), bytes: int64(max(p.Length-off, 0))}
+		*l = level{time: p.Time, off: int32(off), packets: 1, bytes: int64(max(p.Length-off, 0))}
 		h, id, off = t.level(p, l, h, id, off)
 		n++
 	}

@@ -25,7 +25,7 @@ type agreed struct {
 
 // ours decodes with the decoder under test.
 func ours(t *Table, p *Packet) ([]agreed, bool) {
-	n := t.decode(p, &t.levels)
+	n := t.decode(p, t.first, &t.levels)
 	var as []agreed
 	for i := range t.levels[:n] {
 		l := &t.levels[i]
@@ -210,7 +210,7 @@ func (c *checker) frame(t *testing.T, data []byte) bool {
 		p := Packet{Data: data, Length: len(data)}
 		var q quick
 		if table.quick(&p, &q); q.ok {
-			n := table.decode(&p, &table.levels)
+			n := table.decode(&p, table.first, &table.levels)
 			l := &table.levels[0]
 			if n != 1 || l.hash != q.hash || l.key.meta != q.meta || l.swap != (q.swap == 1) || l.tcp != q.tcp || uint32(l.bytes) != q.bytes ||
 				l.echo != 0 || l.fragment || l.defect != whole {

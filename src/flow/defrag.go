@@ -19,6 +19,7 @@ type datagramKey struct {
 	id                      uint16
 	proto                   uint8
 	swap                    bool
+	place                   Place
 }
 
 type datagram struct {
@@ -37,7 +38,7 @@ type datagram struct {
 func (t *Table) fragment(p *Packet, l *level) (*hot, uint32) {
 	f := &t.frags
 	t.fragmentsUntil(l.time - datagramStays)
-	k := datagramKey{l.m0 >> 16, l.m1 >> 16, l.a, l.vlan, l.parent, l.ipID, l.ipProto(), l.swap}
+	k := datagramKey{l.m0 >> 16, l.m1 >> 16, l.a, l.vlan, l.parent, l.ipID, l.ipProto(), l.swap, l.place()}
 	d := f.byKey[k]
 	if d == nil {
 		if len(f.byKey) >= datagramsMax {
@@ -67,7 +68,7 @@ func (t *Table) fragment(p *Packet, l *level) (*hot, uint32) {
 		return e, n
 	}
 	if e := t.namedBy(d); e != nil {
-		e.add(l.swap, 1, l.bytes)
+		e.add(l.swap, l.packets, l.bytes)
 		e.last = max(e.last, l.time)
 		t.fragmented(e, 1, 0)
 		return e, d.entry
@@ -75,7 +76,7 @@ func (t *Table) fragment(p *Packet, l *level) (*hot, uint32) {
 	if d.packets == 0 {
 		d.held = *l
 	}
-	d.packets++
+	d.packets += l.packets
 	d.bytes += l.bytes
 	return nil, 0
 }

@@ -27,7 +27,7 @@ type cold struct {
 	base               [2]traffic // at the last report
 	deltaBytes         [2]uint64  // of the last report
 	deltaPackets       [2]uint32  // saturated
-	rtt, asked         int64      // ns; asked: time of the packet whose answer gives the RTT
+	rtt, asked         int64      // ns; asked: time of the packet whose answer gives the RTT, or see exported
 	portA, portB       uint16     // of ICMP, portA is the sequence number of what was asked
 	next               uint32     // of the free list, + 1
 }
@@ -57,6 +57,7 @@ const (
 	finishBit  = 17
 	timeoutBit = 19
 	classes    = 1 << 6
+	exported   = 1 << 25 // made of records, the last of which came at cold.asked
 )
 
 // segment counts the entries of a segment and chains the free ones.

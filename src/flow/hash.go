@@ -103,8 +103,8 @@ func hexID(dst []byte, id uint64) []byte {
 	return dst
 }
 
-// ids computes the identifiers of a flow with key k that starts at start (ms) on the node.
-func (k *key) ids(start int64, node string) ids {
+// ids computes the identifiers of a flow with key k that starts at start (ms) at a place.
+func (k *key) ids(start int64, at place) ids {
 	var b [16]byte
 	r := newRunning(0)
 	kind := func(t byte) { r.write(append(b[:0], 0, 0, 0, 0, 0, 0, 0, t)) }
@@ -146,10 +146,12 @@ func (k *key) ids(start int64, node string) ids {
 	}
 	u := newRunning(r.sum())
 	u.write(binary.BigEndian.AppendUint64(b[:0], uint64(start)))
-	for len(node) > 0 {
-		n := copy(b[:], node)
-		u.write(b[:n])
-		node = node[n:]
+	for _, text := range [...]string{at.tid, at.salt} {
+		for len(text) > 0 {
+			n := copy(b[:], text)
+			u.write(b[:n])
+			text = text[n:]
+		}
 	}
 	id.uuid = u.sum()
 	return id

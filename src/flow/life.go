@@ -96,9 +96,13 @@ func (t *Table) slices(out *records, visit func(e *hot, n uint32), yield func(*r
 // visit does what is due for one entry.
 func (t *Table) visit(d *due, e *hot, n uint32, out *records) {
 	finish := FinishType(e.flags >> finishBit & 3)
-	idle := d.now - e.last
+	last := e.last
+	if e.flags&exported != 0 {
+		last = t.cold(n).asked // exporters tell of a flow long after its last packet
+	}
+	idle := d.now - last
 	switch {
-	case d.everything || d.expire && (e.last < d.before || -idle > int64(t.o.Expire)): // idle, or of a time that was taken back
+	case d.everything || d.expire && (last < d.before || -idle > int64(t.o.Expire)): // idle, or of a time that was taken back
 		if finish == NotFinished {
 			e.flags |= uint32(Timeout) << finishBit
 		}

@@ -75,7 +75,12 @@ func (t *Table) path(p *Packet, l *level) uint16 {
 			b = append(append(b, layerNames[n]...), '/')
 		}
 	}
-	if l.rest != 0 {
+	switch {
+	case l.rest < 0:
+		if name := layerName(l.restKind, l.restID); name != "" {
+			b = append(append(b, name...), '/')
+		}
+	case l.rest > 0:
 		b = appendNames(b, p.Data[l.rest:max(l.end, l.rest)], l.restKind, l.restID)
 	}
 	s := strings.TrimSuffix(string(b), "/")

@@ -3,6 +3,7 @@ package flow
 import (
 	"encoding/binary"
 	"errors"
+	"strconv"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -62,6 +63,18 @@ func (n *namer) decode(with gopacket.Decoder, data []byte) error {
 		return n.gtp(data)
 	}
 	return with.Decode(data[:min(len(data), restBytes)], n)
+}
+
+// layerName is the name of the layer that a header announces; "": gopacket knows none.
+func layerName(kind header, id uint16) string {
+	name := layers.EthernetType(id).LayerType().String()
+	if kind == headerProto {
+		name = layers.IPProtocol(id).LayerType().String()
+	}
+	if _, err := strconv.Atoi(name); err == nil || name == gopacket.LayerTypeZero.String() || name == gopacket.LayerTypePayload.String() {
+		return ""
+	}
+	return name
 }
 
 // gtp names a GTP-U header (3GPP TS 29.281) and what follows it.

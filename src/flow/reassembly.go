@@ -82,7 +82,7 @@ func (t *Table) segment(p *Packet, l *level, e *hot, s *tcpState) {
 	if l.tcp&tcpRST != 0 {
 		once(&m.ABRstStart, &m.BARstStart)
 	}
-	if t.o.ReassembleTCP {
+	if t.o.ReassembleTCP && l.packets == 1 {
 		st := &s.ends[from]
 		before := len(st.waiting)
 		s.reassemble(t, from, l.tcp, binary.BigEndian.Uint32(p.Data[l.l4+4:]), uint32(max(l.payload, 0)), l.time)

@@ -72,7 +72,7 @@ func (t *Table) record(e *hot, n uint32, r *record) {
 	f := &r.flow
 	*f = Flow{
 		UUID: uuid.of(all), TrackingID: tracking.of(all), L3TrackingID: l3.of(all), ParentUUID: parent.of(all),
-		LayersPath: t.names.paths[e.path], Application: t.names.apps[e.app].name, NodeTID: t.o.NodeTID, CaptureID: t.o.CaptureID,
+		LayersPath: t.names.paths[e.path], Application: t.names.apps[e.app].name, NodeTID: t.at(e.place()).tid, CaptureID: t.o.CaptureID,
 		Start: c.start, Last: e.last / ms, FinishType: FinishType(e.flags >> finishBit & 3), Metric: e.metric(c),
 	}
 	if e.flags&shownLink != 0 {

@@ -42,7 +42,7 @@ const (
 	ms             = int64(time.Millisecond)
 )
 
-// Table turns packets into flows. It is bounded by Options.MaxEntries: to make room, a flow that was not seen for long is given up, and
+// Table turns packets into flows, and what others have counted or sampled. It is bounded by Options.MaxEntries: to make room, a flow that was not seen for long is given up, and
 // counted. All methods may be called from any goroutine.
 type Table struct {
 	o          Options
@@ -75,6 +75,8 @@ type Table struct {
 	found    [batchSize]uint32
 	levels   [maxLevels]level
 	removals uint64 // entries that ever ended
+	places   []place
+	byPlace  map[place]Place
 	sink     uint64
 
 	lastUpdate, prevUpdate int64 // ms
@@ -187,7 +189,7 @@ func (t *Table) packets(batch []Packet) {
 		for i := range batch[:n] {
 			q, p := &t.batch[i], &batch[i]
 			if !q.ok {
-				t.slow(p)
+				t.slow(p, nil)
 				continue
 			}
 			var e *hot
@@ -197,12 +199,12 @@ func (t *Table) packets(batch []Packet) {
 			}
 			if e == nil || !q.is(e) {
 				if e, entry = t.lookup(&q.key, q.hash); e == nil {
-					t.slow(p)
+					t.slow(p, nil)
 					continue
 				}
 			}
 			if e.extra != 0 {
-				t.slow(p)
+				t.slow(p, nil)
 				continue
 			}
 			c := &e.ends[q.swap&1]
@@ -220,15 +222,22 @@ func (t *Table) packets(batch []Packet) {
 	}
 }
 
-// slow counts a packet of any kind.
-func (t *Table) slow(p *Packet) {
-	levels := t.levels[:t.decode(p, &t.levels)]
+// slow counts a packet of any kind; s is nil for one that stands for itself alone.
+func (t *Table) slow(p *Packet, s *Sample) {
+	first := t.first
+	if s != nil {
+		first = s.First
+	}
+	levels := t.levels[:t.decode(p, first, &t.levels)]
 	var parent uint64
 	for j := range levels {
 		l := &levels[j]
 		if j > 0 {
 			l.parent = parent
 			l.hash = l.key.hash(&t.seed)
+		}
+		if s != nil {
+			t.sampled(l, s)
 		}
 		if l.defect != whole {
 			t.defective(l.defect)
@@ -238,7 +247,7 @@ func (t *Table) slow(p *Packet) {
 		}
 		var e *hot
 		var n uint32
-		if l.fragment && t.defrag {
+		if l.fragment && t.defrag && l.packets == 1 {
 			e, n = t.fragment(p, l)
 		} else {
 			e, n = t.account(p, l)
@@ -304,7 +313,11 @@ func (e *hot) add(swap bool, packets, bytes int64) {
 
 // hit counts a packet of a flow that is known.
 func (t *Table) hit(p *Packet, l *level, e *hot, n uint32) {
-	e.add(l.swap, 1, l.bytes)
+	if l.packets > 1 {
+		e.addMany(l)
+	} else {
+		e.add(l.swap, l.packets, l.bytes)
+	}
 	if l.time > e.last {
 		e.last = l.time
 	}
@@ -319,8 +332,27 @@ func (t *Table) hit(p *Packet, l *level, e *hot, n uint32) {
 	}
 }
 
-// create begins a flow with its first packet; nil: there is no memory for it, or no room in the index. That is counted like an eviction.
+// create begins a flow with its first packet; nil as with begin.
 func (t *Table) create(p *Packet, l *level) (*hot, uint32) {
+	e, n := t.begin(p, l)
+	if e == nil {
+		return nil, 0
+	}
+	if l.tcp&tcpSYN != 0 {
+		t.measure(e, n, l.tcp, l.swap, l.time)
+	}
+	if l.echo != echoNone {
+		t.measureEcho(e, n, l)
+	}
+	if t.detailed(l) {
+		t.extend(e)
+		t.detail(p, l, e)
+	}
+	return e, n
+}
+
+// begin makes the entry of a flow; nil: there is no memory for it, or no room in the index. That is counted like an eviction.
+func (t *Table) begin(p *Packet, l *level) (*hot, uint32) {
 	for t.count >= t.max {
 		t.evict()
 	}
@@ -337,10 +369,10 @@ func (t *Table) create(p *Packet, l *level) (*hot, uint32) {
 	path, app := t.name(p, l)
 	*e = hot{m0: l.m0, m1: l.m1, a: l.a, vlan: l.vlan, meta: l.meta, parent: l.parent, b: l.b, c: l.c, d: l.d, last: l.time,
 		flags: live | changed | seen | l.shown, hash: uint32(l.hash >> 32), path: path, app: app}
-	e.add(l.swap, 1, l.bytes)
+	e.add(l.swap, l.packets, l.bytes)
 	e.flags &^= seen // a flow of one packet is given up first
 	start := l.time / ms
-	id := l.ids(start, t.o.NodeTID)
+	id := l.ids(start, t.at(l.place()))
 	*c = cold{start: start, l3: id.l3, tracking: id.tracking, uuid: id.uuid, portA: l.sport, portB: l.dport}
 	if l.swap {
 		e.flags |= aSecond
@@ -354,16 +386,6 @@ func (t *Table) create(p *Packet, l *level) (*hot, uint32) {
 		e.flags |= uint32(TCPRst) << finishBit
 	case l.tcp&tcpFIN != 0:
 		e.flags |= uint32(TCPFin) << finishBit
-	}
-	if l.tcp&tcpSYN != 0 {
-		t.measure(e, n, l.tcp, l.swap, l.time)
-	}
-	if l.echo != echoNone {
-		t.measureEcho(e, n, l)
-	}
-	if t.detailed(l) {
-		t.extend(e)
-		t.detail(p, l, e)
 	}
 	return e, n
 }

@@ -124,7 +124,16 @@ func (t *Table) compileTerm(f *Filter) test {
 	head, rest, _ := strings.Cut(f.Key, ".")
 	switch f.Key {
 	case "NodeTID":
-		return constant(verdictOf(f.test.Match(t.o.NodeTID, true)))
+		t.mu.Lock()
+		one := len(t.places) == 0
+		t.mu.Unlock()
+		if one {
+			return constant(verdictOf(f.test.Match(t.o.NodeTID, true)))
+		}
+		known := new(verdicts)
+		return func(e *hot, _ uint32) verdict {
+			return known.of(uint16(e.place()), f, func() string { return t.at(e.place()).tid })
+		}
 	case "CaptureID":
 		return constant(verdictOf(f.test.Match(t.o.CaptureID, true)))
 	case "LayersPath":

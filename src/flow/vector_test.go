@@ -428,7 +428,7 @@ func TestVectorUUIDs(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if got := string(hexID(nil, k.ids(v.Start, vectorNode).uuid)); got != v.UUID {
+				if got := string(hexID(nil, k.ids(v.Start, place{tid: vectorNode}).uuid)); got != v.UUID {
 					t.Errorf("%s %s: UUID %s of %s", set.name, file, got, v.line())
 				}
 				checked++

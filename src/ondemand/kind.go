@@ -18,7 +18,8 @@ type kind struct {
 	metadata          string // key of the nodes under which agents say what runs
 	once              bool   // it ends by itself, and must not be done twice
 	query             func(resource.Resource) string
-	selectable        func(*graph.Node) bool
+	selectable        func(resource.Resource, *graph.Node) bool
+	maps              bool // agents are told of exporters that the graph knows
 	identity          func(*graph.Node) string
 	// request is what the agent of a task is sent; its error is shown as the reason for which it is not.
 	request func(context.Context, *graph.Snapshot, *task) (json.RawMessage, error)
@@ -64,16 +65,25 @@ func kindOf(name string) resource.Kind {
 	panic("ondemand: no resource " + name)
 }
 
+// mirrorOf is what nodes have that a capture put on a switch: all they see is captured already.
+const mirrorOf = "ExtID.skydive-probe-id"
+
 func captures() *kind {
 	return &kind{
 		Kind: kindOf("capture"), namespace: wire.NamespaceCapture, notice: wire.NamespaceCaptureNotice, metadata: "Captures",
 		query: func(r resource.Resource) string { return r.(*resource.Capture).GremlinQuery },
-		selectable: func(n *graph.Node) bool {
-			return n.Host != "" && resource.CaptureTypesOf(n.Metadata.Text("Type")) != nil
+		maps:  true,
+		selectable: func(r resource.Resource, n *graph.Node) bool {
+			return n.Host != "" && resource.CaptureType(n.Metadata.Text("Type"), r.(*resource.Capture).Type) != "" && n.Metadata.Text(mirrorOf) == ""
 		},
 		identity: func(n *graph.Node) string { return n.ID },
-		request: func(_ context.Context, _ *graph.Snapshot, t *task) (json.RawMessage, error) {
-			return t.entry.json, nil
+		request: func(_ context.Context, s *graph.Snapshot, t *task) (json.RawMessage, error) {
+			if !t.listens() {
+				return t.entry.json, nil
+			}
+			c := *t.entry.resource.(*resource.Capture)
+			c.Exporters = exporters(s)
+			return json.Marshal(&c)
 		},
 	}
 }
@@ -83,7 +93,7 @@ func injections() *kind {
 		Kind: kindOf("injectpacket"), namespace: wire.NamespaceInjection, notice: wire.NamespaceInjectionNotice, metadata: "PacketInjections",
 		once:  true,
 		query: func(r resource.Resource) string { return r.(*resource.Injection).Src },
-		selectable: func(n *graph.Node) bool {
+		selectable: func(_ resource.Resource, n *graph.Node) bool {
 			return n.Host != "" && n.Metadata.Text("Type") != "" && n.Metadata.Text("Name") != ""
 		},
 		// An interface that comes back with its agent is the one that has sent its packets.

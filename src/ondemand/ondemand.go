@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"skydive/src/graph"
+	"skydive/src/resource"
 	"skydive/src/wire"
 )
 
@@ -80,6 +81,9 @@ type Engine struct {
 	changed map[string]struct{} // nodes to test, by identifier
 	settled time.Time           // when to do so; zero while nothing changed
 	free    time.Time           // when the next query over the whole graph may be made
+	known   []resource.Exporter // that the graph has
+	mapped  int                 // their version
+	remap   bool                // they may be others now
 	hosts   map[string]*host
 	later   agenda
 	notices []*entry // to be told of
@@ -305,6 +309,7 @@ func (e *Engine) work(ctx context.Context) {
 	defer e.mu.Unlock()
 	if ripe {
 		e.settled = time.Time{}
+		e.relearn()
 		e.selectChanged(ctx)
 	}
 	now = time.Now()

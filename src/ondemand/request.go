@@ -44,6 +44,7 @@ type reply struct {
 	t      *task
 	h      *host
 	start  bool
+	mapped int // version of the exporters that it named
 	status int64
 	reason string
 	err    error
@@ -86,7 +87,7 @@ func (e *Engine) release(h *host) {
 // request asks for one task, by what is to be done now.
 func (e *Engine) request(ctx context.Context, h *host, t *task) {
 	start := t.wanted && !t.entry.deleted
-	idle := !start && !t.running || start && t.well() || e.kind.once && t.state == Done
+	idle := !start && !t.running || start && t.well() && !e.outdated(t) || e.kind.once && t.state == Done
 	if idle || !e.leading {
 		t.busy = false
 		e.step(t)
@@ -108,9 +109,10 @@ func (e *Engine) request(ctx context.Context, h *host, t *task) {
 	}
 	m.Obj = append(field.AppendString([]byte(`{"NodeID":`), t.node.ID), `,"Resource":`...)
 	m.Obj = append(append(m.Obj, body...), '}')
+	mapped := e.mapped
 	h.flight++
 	e.asking.Go(func() {
-		r := reply{t: t, h: h, start: start}
+		r := reply{t: t, h: h, start: start, mapped: mapped}
 		asked, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
 		var answer *wire.Message
@@ -164,6 +166,7 @@ func (e *Engine) answered(r reply) {
 		e.fail(t, reason)
 	case r.start && r.status == 200:
 		e.metrics.asked(r.start, "done")
+		t.mapped = r.mapped
 		e.started(t)
 	case r.status == 200 || !r.start && t.says == nil:
 		e.metrics.asked(r.start, "done")

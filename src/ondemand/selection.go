@@ -29,7 +29,7 @@ func newSelection(text string) (*selection, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &selection{local: true, paths: []string{"Type", "@Host"}}
+	s := &selection{local: true, paths: []string{"Type", "@Host", mirrorOf}}
 	for i, step := range q.Steps {
 		switch step.Kind {
 		case gremlin.Flows, gremlin.Workflow:
@@ -198,6 +198,7 @@ func (e *Engine) commit(c *graph.Commit) {
 		return
 	}
 	for i := range c.Changes {
+		e.exported(&c.Changes[i])
 		switch ch := &c.Changes[i]; ch.Kind {
 		case graph.NodeAdded:
 			e.touch(ch.Node.ID, nil)
@@ -277,6 +278,8 @@ func (e *Engine) rescan() {
 	for _, x := range e.entries {
 		x.whole = x.selection != nil
 	}
+	e.remap = e.kind.maps
+	e.relearn()
 }
 
 // selectAll looks for the nodes of a resource in the whole graph.

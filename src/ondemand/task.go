@@ -38,6 +38,7 @@ type task struct {
 	failures int
 	due      time.Time // when to ask, or to look, again; zero: now
 	timer    time.Time // when the agenda has it
+	mapped   int       // version of the exporters that the agent was told of
 }
 
 // well tells that the agent does it, or waits to by itself.
@@ -45,7 +46,7 @@ func (t *task) well() bool { return t.says != nil && t.says.state != Failed }
 
 // want notes that a node is selected.
 func (e *Engine) want(x *entry, n *graph.Node) {
-	if !e.kind.selectable(n) {
+	if !e.kind.selectable(x.resource, n) {
 		return
 	}
 	identity := e.kind.identity(n)
@@ -247,7 +248,9 @@ func (e *Engine) step(t *task) {
 		}
 	} else if want && t.well() {
 		e.adopt(t) // whatever became of attempts to stop it
-		return
+		if !e.outdated(t) {
+			return
+		}
 	}
 	if !want && (!t.running || t.state == Done) {
 		e.drop(t)

@@ -49,8 +49,8 @@ var notRebuilt = []string{"bess", "dpdk", "opencontrail", "vpp"}
 // Options of a supervisor.
 type Options struct {
 	Graph        *graph.Graph
-	Root         string                            // node that shows the states under Probes
-	Host, Origin string                            // of all that the probes add
+	Root         string                            // node that shows the states under Probes; "" where there is none, in analyzers
+	Host, Origin string                            // of all that the probes add; without a Root, each probe has the origin <Origin>.<name>
 	Specs        []Spec                            // every probe there is
 	Names        []string                          // those to run; unknown ones are shown as absent
 	Load         func(name string, into any) error // fills the configuration of a probe; nil leaves the defaults
@@ -79,8 +79,8 @@ type unit struct {
 
 // NewSupervisor makes the probes that are asked for. One that cannot be made is shown as failed.
 func NewSupervisor(o Options) (*Supervisor, error) {
-	if o.Graph == nil || o.Graph.Snapshot().Node(o.Root) == nil {
-		return nil, errors.New("probes need a graph with a host node")
+	if o.Graph == nil || o.Root != "" && o.Graph.Snapshot().Node(o.Root) == nil {
+		return nil, errors.New("probes need a graph, and the host node in it")
 	}
 	s := &Supervisor{options: o, metrics: newMetrics(o.Registerer)}
 	for _, name := range o.Names {
@@ -112,6 +112,9 @@ func (u *unit) make(spec Spec) {
 	env := Env{
 		Graph: o.Graph, Root: o.Root, Host: o.Host, Origin: o.Origin, Log: u.log, Registerer: o.Registerer,
 		Running: func(reason string) { u.running(reason) },
+	}
+	if o.Root == "" {
+		env.Origin += "." + spec.Name
 	}
 	p, err := spec.New(env, func(config any) error {
 		if o.Load == nil {
@@ -150,8 +153,13 @@ func (s *Supervisor) Status() map[string]Status {
 }
 
 func (u *unit) supervise(ctx context.Context) {
-	stop := context.AfterFunc(ctx, func() { u.stopping() })
-	defer stop()
+	told := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { defer close(told); u.stopping() })
+	defer func() {
+		if !stop() {
+			<-told // not in the next life
+		}
+	}()
 	u.set(Starting, "")
 	wait := retryFirst
 	for turn := 1; ctx.Err() == nil; turn++ {
@@ -244,14 +252,23 @@ func (u *unit) become(state State, reason string) {
 	switch {
 	case state == Failed:
 		u.log.Warn("probe failed", "reason", reason)
+	case state == Absent && u.probe == nil: // the configuration asks for what this version does not have
+		u.log.Warn("probe is absent", "reason", reason)
 	case reason != "":
 		u.log.Info("probe is "+string(state), "reason", reason)
 	default:
 		u.log.Debug("probe is " + string(state))
 	}
-	m := field.Make("Status", string(state), "Since", now)
-	if reason != "" {
-		m, _ = m.Set("Reason", reason) // cannot fail: the path has one step
+	if u.options.Root != "" {
+		u.show(u.status)
+	}
+}
+
+// show puts a state into the host node.
+func (u *unit) show(s Status) {
+	m := field.Make("Status", string(s.Status), "Since", s.Since)
+	if s.Reason != "" {
+		m, _ = m.Set("Reason", s.Reason) // cannot fail: the path has one step
 	}
 	err := u.options.Graph.Update("", func(tx *graph.Tx) error {
 		host := tx.Node(u.options.Root)

@@ -1,10 +1,12 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -213,4 +215,50 @@ func TestSpecConfig(t *testing.T) {
 	if _, err := NewSupervisor(Options{Graph: graph.New(graph.Options{}), Root: "none"}); err == nil {
 		t.Error("a supervisor without host node")
 	}
+}
+
+// Analyzers have no host node; their probes run again whenever they are elected.
+func TestSupervisorOfAnAnalyzer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := graph.New(graph.Options{})
+		var log bytes.Buffer
+		origins := make(chan string, 2)
+		s, err := NewSupervisor(Options{
+			Graph: g, Origin: "probe", Names: []string{"p", "k8s"}, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			Specs: []Spec{define("p", func(ctx context.Context, env Env) error {
+				origins <- env.Origin
+				env.Running("")
+				<-ctx.Done()
+				return nil
+			})},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if got := s.Status()["p"].Status; got != Stopped {
+				t.Errorf("before: %s", got)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- s.Run(ctx) }()
+			if got := <-origins; got != "probe.p" {
+				t.Errorf("origin %s", got)
+			}
+			synctest.Wait()
+			if got := s.Status()["p"].Status; got != Active {
+				t.Errorf("while it is run: %s", got)
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if n := g.Snapshot().NodeCount(); n != 0 {
+			t.Errorf("%d nodes", n)
+		}
+		if got := s.Status()["k8s"]; got.Status != Absent || strings.Count(log.String(), "level=WARN") != 1 || !strings.Contains(log.String(), "this version has no such probe") {
+			t.Errorf("%+v\n%s", got, log.String())
+		}
+	})
 }

@@ -26,9 +26,10 @@ type question struct {
 
 // scope says whose flows are meant.
 type scope struct {
-	all   bool
-	hosts []string            // sorted; nil for all
-	tids  map[string]struct{} // of nodes
+	all        bool
+	hosts      []string            // sorted; nil for all
+	tids       map[string]struct{} // of nodes
+	everywhere bool                // any host may have them
 }
 
 // scopeOf reads the input of Flows: all of the graph, or the nodes that can be captured.
@@ -37,6 +38,10 @@ func (r *run) scopeOf(in Result) scope {
 	hosts := make(map[string]struct{})
 	add := func(n *graph.Node) bool {
 		tid := n.Metadata.Text("TID")
+		if _, exports := n.Metadata.Get("Exporter"); exports && tid != "" { // to whichever agent listens
+			s.tids[tid], s.everywhere = struct{}{}, true
+			return r.ok()
+		}
 		known := tid != "" && (n.Host != "" || r.slice != nil) // no agent captures what no host has
 		if known && (r.src.Capturable == nil || r.src.Capturable(n.Metadata.Text("Type"))) {
 			s.tids[tid] = struct{}{}
@@ -62,7 +67,9 @@ func (r *run) scopeOf(in Result) scope {
 			}
 		}
 	}
-	s.hosts = slices.Sorted(maps.Keys(hosts))
+	if !s.everywhere {
+		s.hosts = slices.Sorted(maps.Keys(hosts))
+	}
 	return s
 }
 

@@ -486,3 +486,14 @@ func TestRawPackets(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestFlowsOfExporters asks every host for the flows of a node that tells which interface of a device it is: any of them may listen.
+func TestFlowsOfExporters(t *testing.T) {
+	src := goldenFlows(t)
+	src.Graph = captured(t, "", field.Make("Name", "tor", "Type", "device", "TID", "b278a51e-38fa-5a7a-8c56-449044ac6a10", "Exporter", "192.0.2.7", "IfIndex", "1"))
+	a := src.Flows.(*agents)
+	got, err := answer(t, src, "G.V().Flows().Count()")
+	if err != nil || got != "76" || strings.Join(a.asked, "; ") != "total 0 [] filter" {
+		t.Errorf("%s %v, asked %q", got, err, a.asked)
+	}
+}

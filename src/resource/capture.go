@@ -33,13 +33,22 @@ type Capture struct {
 	ExtraLayers     int    `json:",omitempty"` // bits: 1 VRRP, 2 DNS, 4 DHCPv4
 	Target          string `json:",omitempty"` // host:port that gets the packets or flows, instead of the analyzer
 	TargetType      string `json:",omitempty"` // "", local, netflowv5, erspanv1
+
+	Exporters []Exporter `json:",omitempty"` // for agents only: those that the graph knows
+}
+
+// Exporter is an interface of a device that sends sFlow, NetFlow or IPFIX, with the node which that interface is.
+type Exporter struct {
+	Address string // of the device
+	IfIndex int    // as the device numbers it
+	TID     string
 }
 
 const maxHeaderSize = 4096
 
 // CaptureTypes are the names of the public API for ways to get packets.
 func CaptureTypes() []string {
-	return []string{"afpacket", "ebpf", "ovsmirror", "ovsnetflow", "ovssflow", "pcap", "pcapsocket", "sflow"}
+	return []string{"afpacket", "ebpf", "netflow", "ovsipfix", "ovsmirror", "ovsnetflow", "ovssflow", "pcap", "pcapsocket", "sflow"}
 }
 
 // SetDefaults fills in LayerKeyMode.
@@ -77,6 +86,9 @@ func (c *Capture) Validate() error {
 	}
 	if c.Target != "" && !isHostPort(c.Target, c.TargetType == "erspanv1") {
 		faults = append(faults, fault("Target", "Not a valid address"))
+	}
+	if len(c.Exporters) > 0 {
+		faults = append(faults, fault("Exporters", "Not for clients to say"))
 	}
 	if c.Type == "ebpf" && c.BPFFilter != "" {
 		faults = append(faults, errors.New("ebpf capture doesn't support BPF filtering"))

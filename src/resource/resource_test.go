@@ -209,3 +209,18 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestCaptureType(t *testing.T) {
+	for _, c := range []struct{ node, asked, want string }{
+		{"veth", "", "afpacket"}, {"veth", "sflow", "sflow"}, {"veth", "netflow", "netflow"}, {"veth", "ovsmirror", "afpacket"},
+		{"host", "", ""}, {"host", "afpacket", ""}, {"host", "sflow", "sflow"}, {"host", "netflow", "netflow"}, {"netns", "sflow", ""},
+	} {
+		if got := CaptureType(c.node, c.asked); got != c.want {
+			t.Errorf("%q on %s: %q", c.asked, c.node, got)
+		}
+	}
+	c := Capture{GremlinQuery: "G.V()", Exporters: []Exporter{{"192.0.2.1", 1, "x"}}}
+	if err := c.Validate(); err == nil {
+		t.Error("a client names exporters")
+	}
+}

@@ -45,7 +45,8 @@ SERVICES = ("skydive-analyzer", "skydive-agent")
 
 BASE = ["systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "python3-apt", "iproute2", "procps", "sudo", "ca-certificates"]
 PODMAN = ["podman", "runc", "uidmap", "netavark", "aardvark-dns"]
-# What a host can be: the Debian release and what it has beside the minimum. A test may add kinds of its own before it boots one.
+# What a host can be: the Debian release and what it has beside the minimum; then files, {path: text}, and a shell command that the
+# image is made with. A test may add kinds of its own before it boots one.
 KINDS = {
     "bookworm": ("bookworm", []),
     "trixie": ("trixie", []),
@@ -53,6 +54,8 @@ KINDS = {
     "trixie-podman": ("trixie", PODMAN),
     "bookworm-docker": ("bookworm", ["docker.io"]),
     "trixie-docker": ("trixie", ["docker.io", "docker-cli"]),
+    # A hypervisor.
+    "bookworm-podman-openvswitch": ("bookworm", [*PODMAN, "openvswitch-switch", "iputils-ping"]),
     # Ansible on the host itself, for inventories that say localhost.
     "bookworm-controller": ("bookworm", [*PODMAN, "ansible-core", "git"]),
 }
@@ -193,7 +196,7 @@ class Daemon:
 
     def image(self, kind):
         """The image of a kind of host, built if this daemon does not have it. Another key or other packages make another image."""
-        suite, packages = KINDS[kind]
+        suite, packages, more, command = (*KINDS[kind], {}, "")[:4]
         script = (ROOT / "ansible" / "tests" / "host-image.sh").read_text()
         recipe = hashlib.sha256("\n".join([script, key().with_suffix(".pub").read_text(), suite, *BASE]).encode()).hexdigest()[:8]
         base = "skydive-tests/host:%s-%s" % (suite, recipe)
@@ -203,6 +206,10 @@ class Daemon:
         files = {path: text for path, text in ENGINE_FILES.items() if ("docker.io" in packages) != ("containers.conf" in path)}
         dockerfile = ("FROM %s\nRUN apt-get update -qq && apt-get install -y -qq --no-install-recommends %s && rm -rf /var/lib/apt/lists/*\n"
                       "COPY etc /etc\n" % (base, " ".join(packages)))
+        for top in sorted({path.split("/")[1] for path in more}):
+            dockerfile += "COPY more/{0} /{0}\n".format(top)
+        dockerfile += "RUN %s\n" % command if command else ""
+        files.update({"/more" + path: text for path, text in more.items()})
         recipe = hashlib.sha256(repr((dockerfile, files)).encode()).hexdigest()[:8]
         image = "skydive-tests/host:%s-%s" % (kind, recipe)
         self.build(image, lambda: self.derive(image, {"Dockerfile": dockerfile, **files}))

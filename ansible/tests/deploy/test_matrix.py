@@ -7,9 +7,9 @@ import os
 import re
 import unittest
 
-import keystone
 import lab
 import matrix
+import testbed
 
 
 class Matrix(lab.Case):
@@ -25,7 +25,10 @@ class Matrix(lab.Case):
         for host in cls.all:
             lab.wait(host.booted, 90, "boot of " + host.name)
         if cls.KEYSTONE:
-            cls.keystone = keystone.start(cls.lab.host("keystone", "bookworm-keystone"))
+            cloud = testbed.OpenStack(cls.lab.host("openstack", testbed.KIND))
+            cloud.start()
+            cloud.start_neutron()
+            cls.keystone = cloud.url
 
 
 def classes(everything):

@@ -52,7 +52,7 @@ def build(name, version, binary, default="", checkout=lab.ROOT, **environ):
     """make packages in a copy of what it reads, so that nothing of the checkout changes."""
     tree, out = work / (name + "-tree"), work / name
     tree.mkdir()
-    for part in ("README.md", "LICENSE", "CHANGELOG.md", "inventory", "playbook.yml.sample", "ansible", "packaging", "etc"):
+    for part in ("README.md", "LICENSE", "CHANGELOG.md", "inventory", "playbook.yml.sample", "ansible", "packaging", "etc", "tripleo"):
         source = checkout / part
         if source.is_dir():
             shutil.copytree(source, tree / part, symlinks=True)
@@ -102,7 +102,8 @@ class Files(unittest.TestCase):
         deb = lab.run(["dpkg-deb", "-c", package(NEW, "skydive", "deb")]).stdout
         rpm = lab.run(["rpm", "-qlp", package(NEW, "skydive", "rpm")]).stdout
         for path in ("usr/share/man/man8/skydive.8.gz", "usr/share/man/man8/skydive-cli.8.gz", "usr/share/doc/skydive/README.md",
-                     "usr/share/bash-completion/completions/skydive-cli", "usr/share/fish/vendor_completions.d/skydive.fish"):
+                     "usr/share/bash-completion/completions/skydive-cli", "usr/share/fish/vendor_completions.d/skydive.fish",
+                     "usr/bin/skydive-tripleo-inventory", "usr/share/man/man1/skydive-tripleo-inventory.1.gz"):
             self.assertIn(" ./" + path, deb)
             self.assertIn("/%s\n" % path, rpm)
         for path in ("usr/share/doc/skydive/copyright", "usr/share/doc/skydive/changelog.Debian.gz", "usr/share/zsh/vendor-completions/_skydive"):
@@ -138,6 +139,9 @@ class Files(unittest.TestCase):
         self.assertTrue((tree / "usr/share/ansible/plugins/modules/skydive_query.py").exists())
         self.assertTrue((share / "ansible/roles/skydive_common/files/packaging/systemd/skydive-agent.service").is_file())
         self.assertFalse((share / "ansible/tests").exists())
+        launcher = share / "tripleo/skydive-tripleo-inventory"
+        done = lab.run(["/usr/bin/python3", launcher, "--h"], env={"PATH": str(lab.ROOT / "build")})
+        self.assertIn("usage: skydive-tripleo-inventory", done.stdout)
 
 
 class Installed(lab.Case):

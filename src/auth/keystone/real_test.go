@@ -1,6 +1,6 @@
 //go:build openstack
 
-// These tests need a real Keystone: make openstack-test, which runs testdata/beside.py.
+// These tests need a real Keystone: make openstack-test, which runs them beside one.
 
 package keystone_test
 
@@ -48,16 +48,19 @@ type operator struct {
 
 func setting(t testing.TB, name string) string {
 	t.Helper()
-	value := os.Getenv("SKYDIVE_TEST_KEYSTONE" + name)
+	value := os.Getenv("SKYDIVE_TEST_OPENSTACK_" + name)
 	if value == "" {
-		t.Fatalf("SKYDIVE_TEST_KEYSTONE%s is not set: make openstack-test runs this beside a Keystone", name)
+		t.Fatalf("SKYDIVE_TEST_OPENSTACK_%s is not set: make openstack-test runs this beside a Keystone", name)
 	}
 	return value
 }
 
+// base is the URL without the version: configurations may leave it out.
+func base(url string) string { return strings.TrimSuffix(url, "/v3") }
+
 func newOperator(t testing.TB) *operator {
-	o := &operator{t: t, url: setting(t, ""), name: "t" + strings.ToLower(rand.Text()[:8]), roles: map[string]string{}}
-	o.token = o.login("admin", setting(t, "_PASSWORD"), "default", object{"project": object{"name": "admin", "domain": object{"id": "default"}}})
+	o := &operator{t: t, url: base(setting(t, "AUTH_URL")), name: "t" + strings.ToLower(rand.Text()[:8]), roles: map[string]string{}}
+	o.token = o.login("admin", setting(t, "PASSWORD"), "default", object{"project": object{"name": "admin", "domain": object{"id": "default"}}})
 	for _, role := range o.ask("GET", "/roles", nil)["roles"].([]any) {
 		o.roles[role.(object)["name"].(string)] = role.(object)["id"].(string)
 	}
@@ -266,7 +269,7 @@ func TestTokensEnd(t *testing.T) {
 	refused(t, err, "expired or was revoked")
 
 	warm := *o // the first answer of a Keystone takes long
-	warm.url = setting(t, "_SHORT")
+	warm.url = base(setting(t, "SHORT_AUTH_URL"))
 	warm.login(ann, password, "default", "unscoped")
 	short := o.backend(func(c *auth.Config) { c.AuthURL = warm.url })
 	token = login(short)
@@ -383,12 +386,12 @@ func TestKeystoneStops(t *testing.T) {
 	is(byToken(token), 200)
 	is(byName, 200)
 
-	run(t, setting(t, "_STOP"))
+	run(t, setting(t, "STOP_KEYSTONE"))
 	started := false
 	start := func() {
 		if !started {
 			started = true
-			run(t, setting(t, "_START"))
+			run(t, setting(t, "START_KEYSTONE"))
 		}
 	}
 	defer start()

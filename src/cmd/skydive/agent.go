@@ -65,9 +65,13 @@ func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
+	switches, err := newSwitchTLS(cfg, log, s.add)
+	if err != nil {
+		return nil, err
+	}
 	supervisor, err := probe.NewSupervisor(probe.Options{
 		Graph: s.graph, Root: root, Host: cfg.HostID, Origin: origin,
-		Specs: probes, Names: append(alwaysOn[:len(alwaysOn):len(alwaysOn)], cfg.Agent.Topology.Probes...), Load: probeConfig(cfg),
+		Specs: probes, Names: append(alwaysOn[:len(alwaysOn):len(alwaysOn)], cfg.Agent.Topology.Probes...), Load: probeConfig(cfg, switches),
 		Log: log, Registerer: s.registry,
 	})
 	if err != nil {
@@ -83,7 +87,7 @@ func newAgent(cfg *config.Config, log *slog.Logger) (*service, error) {
 	dial := s.dial(cfg.Agent.Auth.Cluster.Username, cfg.Agent.Auth.Cluster.Password)
 	dial.Protocol, dial.PersistencePolicy = "protobuf", pubsub.DeleteOnDisconnect
 	forwarder := agent.New(agent.Options{Graph: s.graph, Analyzers: analyzers, Logger: log, Registerer: s.registry, Dial: dial})
-	packets, err := newPackets(s, forwarder, dial, analyzers)
+	packets, err := newPackets(s, forwarder, dial, analyzers, switches)
 	if err != nil {
 		return nil, err
 	}

@@ -114,6 +114,10 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 	captures := ondemand.NewCaptures(o)
 	o.Leads = s.elect(store, "ondemand-client-PacketInjection")
 	injections := ondemand.NewInjections(o)
+	probes, err := s.newAnalyzerProbes(store)
+	if err != nil {
+		return nil, err
+	}
 	s.add(s.followPolicy(store))
 	for _, run := range []func(context.Context) error{
 		store.Run, agents.Run, replicas.Run, publisher.Run, subscribers.Run, both.Run, peering.Run, captures.Run, injections.Run,
@@ -167,7 +171,7 @@ func newAnalyzer(env *environment, cfg *config.Config, log *slog.Logger) (*servi
 			"PubSub":      func() any { return both.Status() },
 			"Peers":       replicas.Status,
 			"Clusters":    func() any { return peering.Status() },
-			"Probes":      func() any { return struct{}{} },
+			"Probes":      func() any { return probes.Status() },
 			"Alerts":      func() any { return map[string]bool{"IsMaster": alerts()} },
 			"Captures":    func() any { return map[string]bool{"IsMaster": captures.Leading()} },
 			"Flows":       func() any { return flows.Status() },

@@ -191,7 +191,7 @@ func (env *environment) load(c *cli.Context, service string, flags map[string]st
 }
 
 func (env *environment) configOptions(c *cli.Context) config.Options {
-	o := config.Options{Backend: c.String("config-backend"), Files: c.StringSlice("conf"), Stdin: env.Stdin, Environ: env.Environ, DefaultPath: config.DefaultPath, Flags: map[string]string{}}
+	o := config.Options{Backend: c.String("config-backend"), Files: c.StringSlice("conf"), Stdin: env.Stdin, Environ: env.Environ, DefaultPath: config.DefaultPath, Flags: map[string]string{}, Checks: configChecks()}
 	if c.Bool("verbose") {
 		o.Flags["logging.level"] = "DEBUG"
 	}

@@ -190,8 +190,8 @@ func captureFlags() []cli.Flag {
 	return []cli.Flag{
 		textFlag("gremlin", "Gremlin expression of the nodes to capture on"), textFlag("node", "`TID` of the node to capture on, instead of --gremlin"),
 		textFlag("bpf", "BPF filter"), textFlag("name", "name"), textFlag("description", "description"),
-		textFlag("type", "afpacket, pcap, pcapsocket, ebpf, sflow, ovssflow, ovsnetflow or ovsmirror (default: what suits the node)"),
-		&cli.IntFlag{Name: "port", Usage: "UDP port of an sFlow collector"},
+		textFlag("type", "afpacket, pcap, pcapsocket, sflow, netflow, ovsmirror, ovssflow, ovsnetflow or ovsipfix (default: what suits the node)"),
+		&cli.IntFlag{Name: "port", Usage: "UDP port that sflow (default: 6343) or netflow (2055) listens at"},
 		&cli.Uint64Flag{Name: "samplingrate", Value: 1, Usage: "one packet of so many (sFlow)"},
 		&cli.Uint64Flag{Name: "pollinginterval", Value: 10, Usage: "seconds between two counters (sFlow)"},
 		&cli.IntFlag{Name: "header-size", Usage: "bytes of each packet that are read: 14 to 4096 (default: 256)"},

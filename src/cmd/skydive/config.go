@@ -61,7 +61,7 @@ func (env *environment) checkConfig(c *cli.Context) error {
 		files = []string{config.DefaultPath}
 	}
 	bad := false
-	for _, p := range config.Check(env.Stdin, files...) {
+	for _, p := range config.Check(config.Options{Files: files, Stdin: env.Stdin, Checks: configChecks()}) {
 		fmt.Fprintln(env.Stderr, severity(p))
 		switch p.Severity {
 		case config.Error, config.Refusal:

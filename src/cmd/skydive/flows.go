@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -15,6 +16,8 @@ import (
 	"skydive/src/analyzer"
 	"skydive/src/archive/disk"
 	"skydive/src/capture"
+	"skydive/src/capture/mirror"
+	"skydive/src/capture/sampled"
 	"skydive/src/capture/socket"
 	"skydive/src/config"
 	"skydive/src/etcd"
@@ -57,7 +60,7 @@ type packets struct {
 	sender     *agent.FlowSender
 }
 
-func newPackets(s *service, forwarder *agent.Agent, dial ws.DialOptions, analyzers []string) (*packets, error) {
+func newPackets(s *service, forwarder *agent.Agent, dial ws.DialOptions, analyzers []string, switches *switchTLS) (*packets, error) {
 	cfg := s.cfg
 	closed := dial.Username != "" || s.certs.Enabled()
 	protocol := flowProtocol(cfg, closed)
@@ -74,12 +77,10 @@ func newPackets(s *service, forwarder *agent.Agent, dial ws.DialOptions, analyze
 	if err != nil {
 		return nil, err
 	}
-	sockets := cfg.Agent.Flow.PcapSocket
+	kinds := captureKinds(s, switches)
 	p.captures = capture.New(capture.Options{
-		Kinds: socket.Kinds(socket.Options{
-			RingSize: int(cfg.Agent.Capture.RingSize), BindAddress: sockets.BindAddress, MinPort: sockets.MinPort, MaxPort: sockets.MaxPort,
-		}),
-		Targets: socket.Targets(), Sink: p.sender, Publish: agent.Publish(s.graph, "Captures", s.log), Flow: template,
+		Kinds: kinds, Targets: socket.Targets(), Sink: p.sender, Flow: template,
+		Publish: agent.Publish(s.graph, "Captures", s.log), Metrics: agent.PublishObject(s.graph, s.log),
 		Excluded: analyzers, StatsUpdate: cfg.Agent.Capture.StatsUpdate, Log: s.log, Registerer: s.registry,
 	})
 	p.injections = inject.New(inject.Options{Publish: agent.Publish(s.graph, "PacketInjections", s.log), Logger: s.log, Registerer: s.registry})
@@ -91,6 +92,30 @@ func newPackets(s *service, forwarder *agent.Agent, dial ws.DialOptions, analyze
 		s.add(run)
 	}
 	return p, nil
+}
+
+// captureKinds are the ways to capture that this agent has; those of Open vSwitch where it is watched.
+func captureKinds(s *service, switches *switchTLS) map[string]capture.Kind {
+	flows := s.cfg.Agent.Flow
+	kinds := socket.Kinds(socket.Options{
+		RingSize: int(s.cfg.Agent.Capture.RingSize), BindAddress: flows.PcapSocket.BindAddress,
+		MinPort: flows.PcapSocket.MinPort, MaxPort: flows.PcapSocket.MaxPort,
+	})
+	maps.Copy(kinds, sampled.Kinds(sampled.Options{}))
+	if !slices.Contains(s.cfg.Agent.Topology.Probes, "ovsdb") {
+		return kinds
+	}
+	links := agent.NewLinks(s.graph, s.log)
+	bridges := mirror.New(mirror.Options{
+		Database: s.cfg.OVS.OVSDB, TLS: switches.database, Host: s.cfg.HostID, Interface: kinds["afpacket"],
+		SFlow:     mirror.Pool{Address: flows.SFlow.BindAddress, MinPort: flows.SFlow.PortMin, MaxPort: flows.SFlow.PortMax},
+		NetFlow:   mirror.Pool{Address: flows.NetFlow.BindAddress, MinPort: flows.NetFlow.PortMin, MaxPort: flows.NetFlow.PortMax},
+		Mirroring: links.Mirroring, Log: s.log,
+	})
+	s.add(links.Run)
+	s.add(bridges.Run)
+	maps.Copy(kinds, bridges.Kinds())
+	return kinds
 }
 
 // archives are the storages of an analyzer; nil where history is not kept. Both may be one.

@@ -179,7 +179,7 @@ func TestPercentile(t *testing.T) {
 
 func TestChoose(t *testing.T) {
 	all, err := choose("")
-	if err != nil || len(all) != 23 {
+	if err != nil || len(all) != 26 {
 		t.Errorf("%d benchmarks, %v", len(all), err)
 	}
 	some, err := choose("p5, P3")

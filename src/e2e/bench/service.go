@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -36,10 +37,10 @@ func (r *run) start(kind, config string) (*service, error) {
 	return r.startOn(host, kind, config)
 }
 
-func (r *run) startOn(host *e2e.Host, kind, config string) (*service, error) {
-	// An ovsdb probe would wait for a server that is not there; it has no part in these figures.
+// startOn runs it with these topology probes besides those that always run.
+func (r *run) startOn(host *e2e.Host, kind, config string, probes ...string) (*service, error) {
 	s := &service{host: host, addr: "127.0.0.1:8082", http: host.HTTP()}
-	config += fmt.Sprintf("host_id: %s\nagent: {topology: {probes: []}}\netcd: {data_dir: %s/etcd}\n", host.Name, host.Dir)
+	config += fmt.Sprintf("host_id: %s\nagent: {topology: {probes: [%s]}}\netcd: {data_dir: %s/etcd}\n", host.Name, strings.Join(probes, ", "), host.Dir)
 	switch kind {
 	case "analyzer":
 		s.addr = host.IP + ":8082"

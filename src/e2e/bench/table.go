@@ -73,6 +73,15 @@ func benchmarks() []benchmark {
 		{"P24", "all-in-one playbook, binary at hand", true, []row{
 			{"first run", "s", 32, 15}, {"second run", "s", 32, 6}, {"second run: changed", "", 4, 0},
 		}, measurePlaybook},
+		{"O1", "1,000 ports on 20 bridges of Open vSwitch", true, []row{
+			{"all seen", "s", 0, 3}, {"agent CPU", "s", 0, 0}, {"agent peak RSS", "MB", 0, 0},
+		}, measureSwitch},
+		{"O2", "a bridge with 10k OpenFlow rules", true, []row{{"all seen", "s", 0, 5}, {"agent peak RSS", "MB", 0, 150}}, measureRules},
+		{"O3", "a datagram of sampled flows", true, []row{
+			{"sFlow, 8 samples: decoded, counted", "µs", 0, 5}, {"NetFlow v5, 30 records", "µs", 0, 5}, {"NetFlow v9, 24 records", "µs", 0, 5},
+			{"IPFIX, 24 records", "µs", 0, 5}, {"allocations", "", 0, 0},
+			{"agent CPU, sFlow, 50k flows", "µs", 0, 0}, {"agent CPU, NetFlow v5, 50k flows", "µs", 0, 0},
+		}, measureSampled},
 	}
 }
 

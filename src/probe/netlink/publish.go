@@ -50,28 +50,13 @@ func (m *mirror) publish() error {
 	return nil
 }
 
-// dropNode deletes the node of an interface or namespace; but one that another probe knows by its UUID stays, without an owner: an Open
-// vSwitch port lives on when its interface went to a namespace that cannot be seen.
+// dropNode deletes the node of an interface or namespace. What other probes say of it goes, too: that of Open vSwitch shows an
+// interface that is in no namespace that can be seen by a node of its own.
 func (m *mirror) dropNode(tx *graph.Tx, id string) error {
-	n := tx.Node(id)
-	if n == nil {
+	if tx.Node(id) == nil {
 		return nil
 	}
-	if n.Metadata.Text("UUID") == "" || n.Metadata.Text("Driver") != "openvswitch" {
-		return tx.DeleteNode(id, 0)
-	}
-	var owners []string
-	for e := range tx.In(id) {
-		if relation, _ := e.Metadata.Get(probe.RelationType); relation == probe.Ownership {
-			owners = append(owners, e.ID)
-		}
-	}
-	for _, edge := range owners {
-		if err := tx.DeleteEdge(edge, 0); err != nil {
-			return err
-		}
-	}
-	return nil
+	return tx.DeleteNode(id, 0)
 }
 
 func (m *mirror) putNamespace(tx *graph.Tx, ns *namespace) error {

@@ -3,6 +3,7 @@
 # Prints "capbnd HEX", the capabilities that the host can give; "binary SHA256", the installed binary; "account UID:GID" when the
 # system user is there; "systemd" when that runs the services; and "taken …" for each wanted address that somebody else holds.
 # For each of SKYDIVE_DIRECTORIES that there is: "directory OWNER:GROUP MODE PATH".
+# Where the socket SKYDIVE_OVSDB is, or Open vSwitch is installed: "openvswitch MODE OWNER GID", of the socket if it is there.
 # With SKYDIVE_MODE=container also "engine NAME VERSION" (no version: it does not answer), "image ENGINE NAME:TAG ID NAME@DIGEST",
 # "container ENGINE IMAGE-ID PID" for those of ours, "quadlet" when systemd understands container files, "selinux" when that is on,
 # and "authorities DIRECTORY" with the certificates that the system trusts.
@@ -13,6 +14,11 @@ sed -n 's/^CapBnd:[[:space:]]*/capbnd /p' /proc/self/status
 for directory in $SKYDIVE_DIRECTORIES; do
     [ ! -d "$directory" ] || stat -L -c 'directory %U:%G %a %n' "$directory"
 done
+if [ -S "${SKYDIVE_OVSDB:-}" ]; then
+    stat -L -c 'openvswitch %a %U %g' "$SKYDIVE_OVSDB"
+elif [ -n "${SKYDIVE_OVSDB:-}" ] && command -v ovs-vswitchd >/dev/null; then
+    echo openvswitch
+fi
 directories="$(dirname "$1") /usr/bin /var /var/cache /etc"
 shift 2
 # What is installed, in whatever mode: "mode SERVICE MODE", "package NAME VERSION" ("residue NAME": all but its files of /etc is gone),

@@ -96,7 +96,7 @@ def capabilities(names, bounding):
     """Those of the wanted capabilities that the host can give, by its bounding set (CapBnd, hexadecimal)."""
     # capability.h numbers; CapBnd is what a container runtime or hypervisor leaves to us.
     numbers = {
-        "CAP_DAC_READ_SEARCH": 2, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_PTRACE": 19,
+        "CAP_DAC_OVERRIDE": 1, "CAP_DAC_READ_SEARCH": 2, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_PTRACE": 19,
         "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39,
     }
     mask = int(bounding or "0", 16)
@@ -162,14 +162,15 @@ def probes(host):
     return as_list(extra or host.get("skydive_topology_probes"))
 
 
-def absent(nodes):
-    """Sentences on the probes that host nodes show as absent."""
+def not_running(nodes):
+    """Sentences on the probes that host nodes show as absent or failed."""
+    says = {"absent": "is absent", "failed": "has failed"}
     sentences = []
     for node in nodes:
         metadata = node["Metadata"]
         for name, state in sorted((metadata.get("Probes") or {}).items()):
-            if state.get("Status") == "absent":
-                sentences.append("%s: probe %s is absent: %s" % (metadata.get("Name"), name, state.get("Reason")))
+            if state.get("Status") in says:
+                sentences.append("%s: probe %s %s: %s" % (metadata.get("Name"), name, says[state["Status"]], state.get("Reason")))
     return sorted(sentences)
 
 
@@ -187,7 +188,28 @@ def service(text, values):
     for key in ("user", "group"):
         text = re.sub(r"(?mi)^(%s)=.*$" % key, lambda match: "%s=%s" % (match.group(1), values[key]), text)
     granted = " ".join(values["capabilities"])
-    return re.sub(r"(?m)^(CapabilityBoundingSet|AmbientCapabilities)=CAP_.*$", lambda match: "%s=%s" % (match.group(1), granted), text)
+    text = re.sub(r"(?m)^(CapabilityBoundingSet|AmbientCapabilities)=CAP_.*$", lambda match: "%s=%s" % (match.group(1), granted), text)
+    text = re.sub(r"(?m)^SupplementaryGroups=.*$", "SupplementaryGroups=" + values.get("groups", ""), text)
+    return re.sub(r"(?m)^CAPABILITIES=.*$", 'CAPABILITIES="%s"' % granted.replace("CAP_", "").lower(), text)
+
+
+def ovsdb_socket(extra):
+    """Path of the socket of Open vSwitch's database that skydive_extra_config names, or the usual one; "" when it is elsewhere."""
+    ovs = overlay({}, extra).get("ovs")
+    address = str((ovs.get("ovsdb") if isinstance(ovs, dict) else "") or "unix:///var/run/openvswitch/db.sock")
+    return re.sub("^unix:(//)?", "", address) if address.startswith("unix:") else ""
+
+
+def openvswitch(lines, wanted, user):
+    """What the agent of a host needs for the sockets of Open vSwitch, by what the look at it printed: "" (nothing, or there is none),
+    "group GID" or "capability". wanted are the probes asked for; without any the product's own choice has this one."""
+    found = [line.split() for line in lines if line.split()[:1] == ["openvswitch"]]
+    if not found or wanted and "ovsdb" not in wanted:
+        return ""
+    mode, owner, group = (found[0] + ["0", "", ""])[1:4]
+    if owner == user and int(mode, 8) & 0o200 or int(mode, 8) & 0o002:
+        return ""
+    return "group " + group if int(mode, 8) & 0o020 else "capability"
 
 
 def image(name, registry="", tag=""):
@@ -202,7 +224,8 @@ def image(name, registry="", tag=""):
 
 
 # Keys of the configuration, at any depth, whose value is the path of a file.
-FILES = {"file", "ca_cert", "cacert", "ca", "cert", "key", "client_cert", "client_key", "server_cert", "server_key", "config_file"}
+FILES = {"file", "ca_cert", "cacert", "ca", "cert", "key", "client_cert", "client_key", "server_cert", "server_key", "config_file",
+         "ovsdb_ca", "ovsdb_cert", "ovsdb_key"}
 
 
 def config_paths(config):
@@ -338,7 +361,9 @@ class FilterModule:
             "skydive_fabric": fabric,
             "skydive_firewall_rules": firewall_rules,
             "skydive_probes": probes,
-            "skydive_absent": absent,
+            "skydive_not_running": not_running,
+            "skydive_ovsdb_socket": ovsdb_socket,
+            "skydive_openvswitch": openvswitch,
             "skydive_unconnected": unconnected,
             "skydive_service": service,
             "skydive_dropin": dropin,
