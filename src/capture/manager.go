@@ -111,7 +111,7 @@ func (m *Manager) start(node Node, c resource.Capture) error {
 		return err
 	}
 	if kind.Interface && node.IfIndex <= 0 {
-		return refuse(http.StatusBadRequest, "node %s is no interface of the kernel", node.Name)
+		return refuse(http.StatusBadRequest, "node %s is no interface of the kernel; what a switch keeps to itself is captured at its port (Type ovsport)", node.Name)
 	}
 	first, link := layers(node.EncapType)
 	if _, err := bpf.Compile(c.BPFFilter, link, defaultSnapLen); err != nil && c.BPFFilter != "" {

@@ -318,7 +318,7 @@ func TestRefusals(t *testing.T) {
 			{"node type", func(n *Node, _ *resource.Capture) { n.Type = "netns" }, 400, `nodes of type "netns" cannot be captured`},
 			{"default of the type", func(n *Node, _ *resource.Capture) { n.Type = "ovsbridge" }, 400, "captures of type ovssflow are not available in this agent"},
 			{"capture type", func(_ *Node, c *resource.Capture) { c.Type = "sflow" }, 400, "captures of type sflow are not available in this agent"},
-			{"no interface", func(n *Node, _ *resource.Capture) { n.IfIndex = 0 }, 400, "node eth0 is no interface of the kernel"},
+			{"no interface", func(n *Node, _ *resource.Capture) { n.IfIndex = 0 }, 400, "node eth0 is no interface of the kernel; what a switch keeps to itself is captured at its port (Type ovsport)"},
 			{"filter", func(_ *Node, c *resource.Capture) { c.BPFFilter = "host (" }, 400, "filter: "},
 			{"target type", func(_ *Node, c *resource.Capture) { c.TargetType, c.Target = "netflowv9", "h:1" }, 400, `targets of type "netflowv9" are not known`},
 			{"second pcapsocket", func(_ *Node, c *resource.Capture) { c.Type, c.UUID = "pcapsocket", "c3" }, 409, "capture c2 of type pcapsocket is on this node already, and only one can be"},

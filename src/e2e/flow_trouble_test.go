@@ -136,7 +136,7 @@ func TestRootRefusedCaptureIsShown(t *testing.T) {
 	startAnalyzer(t, an, often)
 	agent := startAgent(t, h, an, often)
 	script(t, h, netnsPair)
-	id := capture(t, an, 0, map[string]any{"GremlinQuery": "G.V().Has('Name', 'a1')", "Type": "sflow"})
+	id := capture(t, an, 0, map[string]any{"GremlinQuery": "G.V().Has('Name', 'a1')", "Type": "ebpf"})
 	shown := func(want int) {
 		t.Helper()
 		need(t, Until(10*time.Second, func() error {
@@ -144,7 +144,7 @@ func TestRootRefusedCaptureIsShown(t *testing.T) {
 			if err := an.Gremlin(an.analyzerAddr(), "G.V().Has('Captures.State', 'error').Values('Captures')", &lists); err != nil {
 				return err
 			}
-			if len(lists) != want || want > 0 && (len(lists[0]) != 1 || lists[0][0].ID != id || !strings.Contains(lists[0][0].Error, "sflow")) {
+			if len(lists) != want || want > 0 && (len(lists[0]) != 1 || lists[0][0].ID != id || !strings.Contains(lists[0][0].Error, "ebpf")) {
 				return fmt.Errorf("%+v", lists)
 			}
 			return nil

@@ -28,7 +28,14 @@ const releaseGrace = 200 * time.Millisecond
 // before the lease has.
 type term struct {
 	lease clientv3.LeaseID
-	over  chan struct{}
+	over  <-chan struct{}
+	ctx   context.Context // done when it is over
+	end   context.CancelFunc
+}
+
+func newTerm(lease clientv3.LeaseID) *term {
+	ctx, end := context.WithCancel(context.Background())
+	return &term{lease, ctx.Done(), ctx, end}
 }
 
 // terms is the one term that all offices of a Service share.
@@ -63,7 +70,7 @@ func (t *terms) set(now *term) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.now != nil {
-		close(t.now.over)
+		t.now.end()
 	}
 	t.now = now
 	close(t.changed)
@@ -136,7 +143,7 @@ func (s *Service) keepTerm(ctx context.Context, c *clientv3.Client) {
 			over = sent.Add(ttl * 3 / 4)
 			s.lost.Store(nil)
 			if now == nil || lease != id {
-				now = &term{lease: id, over: make(chan struct{})}
+				now = newTerm(id)
 				s.terms.set(now)
 			}
 			lease = id
@@ -266,6 +273,10 @@ func (o *office) lead(ctx context.Context, now *term) bool {
 	default:
 	}
 	o.fn(true)
+	// What is asked of etcd while leading must not keep us from seeing that the term is over.
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(now.ctx, cancel)()
 	for leading := true; leading; {
 		select {
 		case <-ctx.Done():
@@ -273,7 +284,7 @@ func (o *office) lead(ctx context.Context, now *term) bool {
 		case <-now.over:
 			leading = false
 		case <-o.changed:
-			mine, err := o.take(ctx, now.lease)
+			mine, err := o.take(asking, now.lease)
 			leading = mine || err != nil
 		}
 	}

@@ -144,8 +144,8 @@ func next(t *testing.T, events <-chan Event) Event {
 	select {
 	case e := <-events:
 		return e
-	case <-time.After(10 * time.Second):
-		t.Fatal("no event in 10 s")
+	case <-time.After(30 * time.Second):
+		t.Fatal("no event in 30 s")
 		return Event{}
 	}
 }

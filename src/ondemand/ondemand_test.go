@@ -390,6 +390,26 @@ func TestAgentThatShowsNothing(t *testing.T) {
 	})
 }
 
+// What is deleted while its agent is asked to begin, and does not show it yet, is stopped as soon as the agent has answered.
+func TestDeletedWhileItBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		l.add("s", "h")
+		l.silent["s"] = true
+		o := l.options()
+		o.Ask = func(ctx context.Context, host string, m *wire.Message) (*wire.Message, error) {
+			answer, err := l.ask(ctx, host, m)
+			<-time.After(time.Second)
+			return answer, err
+		}
+		l.run(NewCaptures(o))
+		l.capture("c1", "G.V()")
+		expect(t, l.after(500*time.Millisecond), "h Start s c1")
+		l.remove("capture", "c1")
+		expect(t, l.after(time.Second), "h Stop s c1")
+	})
+}
+
 // What was to be stopped, in vain, and then is wanted again shows as what it is.
 func TestWantedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

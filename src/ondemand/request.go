@@ -168,6 +168,9 @@ func (e *Engine) answered(r reply) {
 		e.metrics.asked(r.start, "done")
 		t.mapped = r.mapped
 		e.started(t)
+		if !t.wanted || t.entry.deleted {
+			t.due = time.Time{} // no longer wanted since it was asked for: stop it now
+		}
 	case r.status == 200 || !r.start && t.says == nil:
 		e.metrics.asked(r.start, "done")
 		t.running, t.says, t.failures, t.due = false, nil, 0, time.Time{}

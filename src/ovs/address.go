@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -81,6 +82,9 @@ func parseAddress(text string) (address, error) {
 	}
 	if host == "" || port == "" {
 		return bad("no host or no port")
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return bad("no port: " + port)
 	}
 	return address{network, net.JoinHostPort(host, port)}, nil
 }

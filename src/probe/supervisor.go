@@ -38,7 +38,7 @@ type Status struct {
 const (
 	retryFirst  = time.Second
 	retryLast   = time.Minute
-	retryAbsent = time.Minute
+	retryAbsent = 10 * time.Second // what is started after the agent is seen soon
 	// goodRun is how long a probe must have run for its next failure to count as the first.
 	goodRun = time.Minute
 )

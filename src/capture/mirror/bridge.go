@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -221,6 +222,12 @@ func (b *bridge) free(id ovs.UUID) error {
 	}
 	for _, other := range row.UUIDs(b.column) {
 		there := b.s.tables[b.table][other]
+		if mark := there.MapText("external_ids", markKey); mark != "" {
+			id, _, _ := strings.Cut(mark, "/")
+			return &capture.RefusedError{Status: http.StatusConflict, Reason: fmt.Sprintf(
+				"bridge %s sends %s already, for capture %s of the agent %s, and can do so only once",
+				row.Text("name"), b.name, id, there.MapText("external_ids", hostKey))}
+		}
 		return &capture.RefusedError{Status: http.StatusConflict, Reason: fmt.Sprintf(
 			"bridge %s sends %s to %v already, for somebody else, and can do so only once: see ovs-vsctl clear bridge %s %s",
 			row.Text("name"), b.name, there.Strings("targets"), row.Text("name"), b.column)}

@@ -192,6 +192,8 @@ func (x *source) count(l *layout, r *reader, fresh bool, found *values) {
 		x.raw[at] = now
 		x.seen |= 1 << at
 		switch {
+		case c.gauge && now == unknown: // the masks of a switch in user space
+			x.totals[at] = 0
 		case c.gauge:
 			x.totals[at] = now
 		case now == unknown:

@@ -9,6 +9,8 @@ import (
 
 	"skydive/src/config"
 	"skydive/src/etcd"
+	"skydive/src/openflow"
+	"skydive/src/ovs"
 	"skydive/src/probe"
 	"skydive/src/probe/fabric"
 	"skydive/src/probe/ovn"
@@ -31,6 +33,18 @@ const analyzerOrigin = "probe"
 func configChecks() map[string]func(*config.Config) error {
 	return map[string]func(*config.Config) error{
 		"analyzer.topology.fabric": func(c *config.Config) error { return fabric.Check(c.Analyzer.Topology.Fabric) },
+		"analyzer.topology.ovn.address": func(c *config.Config) error {
+			return ovs.CheckAddress(c.Analyzer.Topology.OVN.Address)
+		},
+		"ovs.ovsdb": func(c *config.Config) error { return ovs.CheckAddress(c.OVS.OVSDB) },
+		"ovs.oflow.openflow_versions": func(c *config.Config) error {
+			for _, name := range c.OVS.OFlow.OpenFlowVersions {
+				if _, err := openflow.ParseVersion(name); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
 	}
 }
 

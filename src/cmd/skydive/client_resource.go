@@ -193,7 +193,7 @@ func captureFlags() []cli.Flag {
 		textFlag("type", "afpacket, pcap, pcapsocket, sflow, netflow, ovsmirror, ovssflow, ovsnetflow or ovsipfix (default: what suits the node)"),
 		&cli.IntFlag{Name: "port", Usage: "UDP port that sflow (default: 6343) or netflow (2055) listens at"},
 		&cli.Uint64Flag{Name: "samplingrate", Value: 1, Usage: "one packet of so many (sFlow)"},
-		&cli.Uint64Flag{Name: "pollinginterval", Value: 10, Usage: "seconds between two counters (sFlow)"},
+		&cli.Uint64Flag{Name: "pollinginterval", Value: 10, Usage: "seconds between counters (sFlow), or between two records of a flow (ovsnetflow, ovsipfix)"},
 		&cli.IntFlag{Name: "header-size", Usage: "bytes of each packet that are read: 14 to 4096 (default: 256)"},
 		&cli.IntFlag{Name: "rawpacket-limit", Usage: "raw packets kept of each flow: 0 to 10"},
 		&cli.BoolFlag{Name: "extra-tcp-metric", Usage: "measure TCP more closely"}, &cli.BoolFlag{Name: "ip-defrag", Usage: "put IP fragments together"},

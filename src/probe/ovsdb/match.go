@@ -117,12 +117,22 @@ func (v *view) score(g graph.View, i *iface, n *graph.Node) int {
 		return byNameAndMAC
 	case sameName && sameIndex:
 		return byNameAndIndex
-	case sameMAC && i.index == 0:
+	case sameMAC && i.index == 0 && !v.namesake(i, n.Metadata.Text("Name"), mac):
 		return byMACOnly
 	case sameName && len(i.macs()) == 0:
 		return byNameOnly
 	}
 	return none
+}
+
+// namesake tells whether another interface has that name and that address, and so the better claim.
+func (v *view) namesake(i *iface, name, mac string) bool {
+	for _, other := range v.interfaces {
+		if other != i && other.name == name && slices.Contains(other.macs(), mac) {
+			return true
+		}
+	}
+	return false
 }
 
 // macs are the addresses that an interface is known to have or to have had.

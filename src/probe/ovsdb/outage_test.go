@@ -56,7 +56,7 @@ func TestWhatCanBeDoneIsSaid(t *testing.T) {
 		absent  bool
 	}{
 		{"unix:/run/x/db.sock", fs.ErrNotExist, "no Open vSwitch database at /run/x/db.sock", true},
-		{"unix:/run/x/db.sock", syscall.EACCES, "may not use /run/x/db.sock: give the user of the agent", false},
+		{"unix:/run/x/db.sock", syscall.EACCES, "may not use /run/x/db.sock: run the Ansible roles again", false},
 		{"unix:/run/x/db.sock", syscall.ECONNREFUSED, "connection refused", false},
 		{"tcp:host:1", fs.ErrNotExist, "file does not exist", false},
 	} {

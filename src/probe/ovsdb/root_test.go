@@ -385,7 +385,7 @@ func TestRootPermissionDenied(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = p.Run(t.Context())
-		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "give the user of the agent read and write access") {
+		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "run the Ansible roles again") {
 			t.Errorf("%v", err)
 		}
 		return
