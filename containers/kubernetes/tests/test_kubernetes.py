@@ -324,7 +324,7 @@ class Running(Deployed):
             log = node.log(pod)
             for value in data.values():
                 self.assertNotIn(value, log)
-            usual = "not in this version|handshake refused|not connected, retrying|etcd: "
+            usual = "not in this version|probe is absent|handshake refused|not connected, retrying|etcd: "
             strange = [line for line in log.splitlines() if re.search(" (WARN|ERROR)", line) and not re.search(usual, line)]
             self.assertEqual(strange, [], log)
 
