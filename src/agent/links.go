@@ -56,25 +56,10 @@ func (l *Links) Run(ctx context.Context) error {
 		}
 		l.mu.Unlock()
 		l.show(all)
-		l.follow(ctx, commits)
+		eachCommit(ctx, commits, func(c *graph.Commit) { l.show(l.concerned(c)) })
 		commits.Close()
 	}
 	return nil
-}
-
-// follow looks at commits until some were lost.
-func (l *Links) follow(ctx context.Context, commits *graph.Subscription) {
-	for {
-		var commit *graph.Commit
-		select {
-		case commit = <-commits.C():
-		case <-ctx.Done():
-		}
-		if commit == nil {
-			return
-		}
-		l.show(l.concerned(commit))
-	}
 }
 
 // concerned returns the interfaces whose nodes are new or have another name.

@@ -162,14 +162,18 @@ func (t *Tasks) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		commits, snapshot := t.o.Graph.Subscribe(commitQueue)
 		t.refresh(snapshot.View, t.started())
-		t.follow(ctx, commits)
+		eachCommit(ctx, commits, func(c *graph.Commit) {
+			if ids := t.affected(c); len(ids) > 0 {
+				t.refresh(t.o.Graph.Snapshot().View, ids)
+			}
+		})
 		commits.Close()
 	}
 	return nil
 }
 
-// follow looks at commits until some were lost.
-func (t *Tasks) follow(ctx context.Context, commits *graph.Subscription) {
+// eachCommit hands over commits until some were lost, or ctx ends.
+func eachCommit(ctx context.Context, commits *graph.Subscription, f func(*graph.Commit)) {
 	for {
 		var commit *graph.Commit
 		select {
@@ -179,9 +183,7 @@ func (t *Tasks) follow(ctx context.Context, commits *graph.Subscription) {
 		if commit == nil {
 			return
 		}
-		if ids := t.affected(commit); len(ids) > 0 {
-			t.refresh(t.o.Graph.Snapshot().View, ids)
-		}
+		f(commit)
 	}
 }
 

@@ -37,7 +37,7 @@ func (v *view) find(tx *graph.Tx, i *iface) string {
 			several = true
 		}
 	}
-	if n := tx.Node(i.node); n != nil && !i.stub {
+	if n := tx.Node(i.node); n != nil && !i.ours {
 		consider(n)
 	}
 	for n := range tx.Nodes(having("Name", i.name)) {

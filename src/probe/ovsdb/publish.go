@@ -128,8 +128,8 @@ func (v *view) dropInterface(tx *graph.Tx, i *iface) error {
 		return nil
 	}
 	node := i.node
-	if i.stub {
-		i.overlay, i.stub, i.linked, i.patch = overlay{}, false, "", ""
+	if i.ours {
+		i.overlay, i.ours, i.linked, i.patch = overlay{}, false, "", ""
 		return v.dropOwn(tx, node)
 	}
 	delete(v.taken, node)
@@ -217,14 +217,14 @@ func (v *view) putInterface(tx *graph.Tx, i *iface) (later bool, err error) {
 	node := v.find(tx, i)
 	if node == "" && i.class() != noDevice {
 		v.lost[i] = struct{}{}
-		if i.node != "" && !i.stub {
+		if i.node != "" && !i.ours {
 			i.wait = time.Now().Add(settle) // it may show up elsewhere
 		}
-		if !i.stub && time.Now().Before(i.wait) {
+		if !i.ours && time.Now().Before(i.wait) {
 			return true, v.dropInterface(tx, i)
 		}
 	}
-	if i.node != "" && i.node != node && !(i.stub && node == "") {
+	if i.node != "" && i.node != node && !(i.ours && node == "") {
 		if err := v.dropInterface(tx, i); err != nil {
 			return false, err
 		}
@@ -233,18 +233,18 @@ func (v *view) putInterface(tx *graph.Tx, i *iface) (later bool, err error) {
 	case node != "":
 		v.taken[node] = i
 		err = i.put(tx, node, i.metadata())
-	case i.stub:
+	case i.ours:
 		err = change(tx, i.node, &i.said, i.full())
 	default:
 		i.overlay = overlay{node: graph.NewID(), said: i.full()}
-		i.stub = true
+		i.ours = true
 		v.own[i.node] = struct{}{}
 		err = v.env.AddChild(tx, i.port.bridge.node, v.newNode(i.node, i.said))
 	}
 	if err != nil {
 		return false, err
 	}
-	if i.stub {
+	if i.ours {
 		if err := v.env.Own(tx, i.port.bridge.node, i.node); err != nil {
 			return false, err
 		}

@@ -77,8 +77,8 @@ type iface struct {
 	dead bool
 
 	overlay
-	stub     bool      // its node is ours
-	wait     time.Time // no stub before
+	ours     bool      // its node is: the kernel shows none
+	wait     time.Time // no node of ours before
 	linked   string    // node of the port that has an edge to the node
 	patch    string    // edge to the peer
 	index    int64     // last known index in the kernel
@@ -262,7 +262,7 @@ func (v *view) relate() {
 			v.dirtyPorts[p] = struct{}{}
 			for _, id := range p.row.UUIDs("interfaces") {
 				if i := v.interfaces[id]; i != nil {
-					v.dirty[i] = struct{}{} // its stub has another owner
+					v.dirty[i] = struct{}{} // its node, if that is ours, has another owner
 				}
 			}
 		}
